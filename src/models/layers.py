@@ -1,0 +1,128 @@
+"""The parts of a Vision Transformer block (arXiv 2010.11929), named as timm names them.
+
+Shape letters: B images, T tokens, C channels, N heads, D channels of a head.
+"""
+
+import math
+
+from mindcv.models.layers.drop_path import DropPath
+from mindspore import Tensor, nn, ops
+from mindspore import dtype as mstype
+from mindspore.common.initializer import TruncatedNormal
+
+from src.models.tokens import cls_scores
+
+ACTIVATIONS = ("gelu_tanh", "gelu_erf")
+multiply = ops.Mul()  # tensor * number would become Muls, which Ascend's graph engine lacks before MindSpore 2.7
+
+
+def dense(in_channels: int, out_channels: int) -> nn.Dense:
+    """A linear layer initialised as timm's ViT: truncated normal of 0.02, zero bias."""
+    return nn.Dense(in_channels, out_channels, weight_init=TruncatedNormal(0.02), bias_init="zeros")
+
+
+class Gelu(nn.Cell):
+    """GELU by the tanh formula (what Ascend's Gelu operator computes) or exactly, by erf (what timm weights expect).
+
+    Written as elementary products: on CPU the library's own is 4 to 10 times slower.
+    """
+
+    def __init__(self, act: str) -> None:
+        super().__init__()
+        self.tanh = act == "gelu_tanh"
+        self.linear = math.sqrt(2 / math.pi)
+        self.cubic = 0.044715 * self.linear
+
+    def construct(self, x: Tensor) -> Tensor:
+        half = multiply(x, 0.5)
+        if self.tanh:
+            return half * (1.0 + ops.tanh(x * (self.linear + multiply(x * x, self.cubic))))
+        return half * (1.0 + ops.erf(multiply(x, math.sqrt(0.5))))
+
+
+class PatchEmbed(nn.Cell):
+    """Images [B, I, H, W] → patch tokens [B, (H/P)·(W/P), C], row by row.
+
+    The convolution of stride P is written as the matrix product that it is: on CPU Conv2d takes 100 times as long.
+    """
+
+    def __init__(self, image_size: tuple[int, int], patch_size: int, in_channels: int, embed_dim: int) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.grid = (image_size[0] // patch_size, image_size[1] // patch_size)
+        self.in_channels = in_channels
+        self.patch_dim = in_channels * patch_size**2
+        self.proj = dense(self.patch_dim, embed_dim)
+
+    def construct(self, images: Tensor) -> Tensor:
+        rows, columns = self.grid
+        size = self.patch_size
+        x = ops.reshape(images, (-1, self.in_channels, rows, size, columns, size))
+        x = ops.transpose(x, (0, 2, 4, 1, 3, 5))
+        return self.proj(ops.reshape(x, (-1, rows * columns, self.patch_dim)))
+
+
+class Attention(nn.Cell):
+    """Multi-head self-attention [B, T, C] → ([B, T, C], [CLS] scores [B, T]), always both."""
+
+    def __init__(self, dim: int, num_heads: int, drop_rate: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.head_dim = dim // num_heads
+        self.scale = self.head_dim**-0.5
+        self.qkv = dense(dim, 3 * dim)
+        self.proj = dense(dim, dim)
+        self.drop = nn.Dropout(p=drop_rate) if drop_rate else nn.Identity()
+        self.weighted_keys = ops.BatchMatMul(transpose_b=True)
+        self.weighted_values = ops.BatchMatMul()
+
+    def construct(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        _, tokens, dim = x.shape
+        qkv = ops.reshape(self.qkv(x), (-1, tokens, 3, self.num_heads, self.head_dim))
+        q, k, v = ops.unstack(ops.transpose(qkv, (2, 0, 3, 1, 4)))  # each [B, N, T, D]
+        logits = self.weighted_keys(multiply(q, self.scale), k)
+        attention = ops.softmax(ops.cast(logits, mstype.float32))  # [B, N, T, T]
+        out = self.weighted_values(ops.cast(attention, v.dtype), v)
+        out = ops.reshape(ops.transpose(out, (0, 2, 1, 3)), (-1, tokens, dim))
+        return self.drop(self.proj(out)), cls_scores(attention)
+
+
+class Mlp(nn.Cell):
+    """[B, T, C] → [B, T, C] through `hidden` channels."""
+
+    def __init__(self, dim: int, hidden: int, act: str, drop_rate: float) -> None:
+        super().__init__()
+        self.fc1 = dense(dim, hidden)
+        self.act = Gelu(act)
+        self.fc2 = dense(hidden, dim)
+        self.drop = nn.Dropout(p=drop_rate) if drop_rate else nn.Identity()
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
+
+
+class Block(nn.Cell):
+    """A pre-norm transformer block in its two halves, for tokens to leave between them."""
+
+    def __init__(
+        self, dim: int, num_heads: int, mlp_dim: int, act: str, drop_rate: float, drop_path_rate: float
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm((dim,), epsilon=1e-6)
+        self.attn = Attention(dim, num_heads, drop_rate)
+        self.norm2 = nn.LayerNorm((dim,), epsilon=1e-6)
+        self.mlp = Mlp(dim, mlp_dim, act, drop_rate)
+        self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
+
+    def attend(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The first half: x + attention, and the [CLS] scores."""
+        out, scores = self.attn(self.norm1(x))
+        return x + self.drop_path(out), scores
+
+    def transform(self, x: Tensor) -> Tensor:
+        """The second half: x + MLP."""
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+    def construct(self, x: Tensor) -> Tensor:
+        x, _ = self.attend(x)
+        return self.transform(x)

@@ -1,0 +1,235 @@
+"""The Vision Transformer with token skipping, and its entries in MindCV's registry.
+
+Shape letters: B images, T tokens with [CLS] first, N patches, C channels.
+"""
+
+from typing import Optional, Union
+
+import numpy as np
+from mindcv.models.registry import register_model
+from mindspore import Parameter, Tensor, nn, ops
+from mindspore.common.initializer import TruncatedNormal, initializer
+
+from src.errors import UserError
+from src.models.layers import ACTIVATIONS, Block, PatchEmbed, dense
+from src.models.schedule import Geometry, Plan, parse, resolve
+from src.models.tokens import Rejoin, Split, fuse, rank
+
+
+class SkipViT(nn.Cell):
+    """A ViT whose unimportant patch tokens skip blocks, or are fused, as a static plan says.
+
+    Images float32 [B, I, H, W] → logits [B, classes]. The plan has no parameters: any plan runs any weights, and
+    `with_tokens` gives a second network of another plan over the very same ones.
+
+    Args:
+        patch_embed, cls_token, pos_embed, pos_drop, blocks, norm, head: The parts that hold the weights.
+        geometry: The sizes that the parts have.
+        plan: Which tokens leave and return where, resolved for this geometry.
+        auto_prefix: False for parts that have their parameters' names already.
+    """
+
+    def __init__(
+        self,
+        patch_embed: PatchEmbed,
+        cls_token: Parameter,
+        pos_embed: Parameter,
+        pos_drop: nn.Cell,
+        blocks: nn.CellList,
+        norm: nn.LayerNorm,
+        head: nn.Dense,
+        geometry: Geometry,
+        plan: Plan,
+        auto_prefix: bool = True,
+    ) -> None:
+        super().__init__(auto_prefix=auto_prefix)
+        self.patch_embed = patch_embed
+        self.cls_token = cls_token
+        self.pos_embed = pos_embed
+        self.pos_drop = pos_drop
+        self.blocks = blocks
+        self.norm = norm
+        self.head = head
+        self.geometry = geometry
+        self.plan = plan
+        self.depth = geometry.depth
+        self.kept = plan.kept
+        self.rejoins = plan.rejoins
+        self.fused = plan.schedule.fused
+        self.splits = nn.CellList([Split(keep) for keep in plan.kept])
+        self.joins = nn.CellList([Rejoin(keep) for keep in plan.kept])
+
+    def construct(self, images: Tensor) -> Tensor:
+        logits, _ = self.trace(images)
+        return logits
+
+    def trace(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Logits [B, classes], and for each drop the order [B, T] in which it put the tokens present."""
+        x = self.embed(images)
+        skipped = ()
+        orders = ()
+        for i in range(self.depth):
+            if self.rejoins[i]:
+                x = self.return_tokens(x, skipped)
+            x, scores = self.blocks[i].attend(x)
+            if self.kept[i] > 0:
+                order, inverse = rank(scores, self.kept[i])
+                x, dropped = self.splits[i](x, order, inverse)
+                orders += (order,)
+                if self.fused:
+                    _, dropped_scores = self.splits[i](ops.expand_dims(scores, -1), order, inverse)
+                    x = fuse(x, dropped, dropped_scores)
+                else:
+                    skipped = ((i, dropped, order, inverse),) + skipped
+            x = self.blocks[i].transform(x)
+        return self.head(self.norm(x)[:, 0]), orders
+
+    def embed(self, images: Tensor) -> Tensor:
+        """[B, I, H, W] → [CLS] and patch tokens with positions, [B, 1+N, C]."""
+        patches = self.patch_embed(images)
+        cls = ops.broadcast_to(ops.cast(self.cls_token, patches.dtype), (patches.shape[0], 1, patches.shape[2]))
+        x = ops.concat((cls, patches), 1)
+        return self.pos_drop(x + ops.cast(self.pos_embed, x.dtype))
+
+    def return_tokens(self, x: Tensor, skipped: tuple) -> Tensor:
+        """Put the skipped tokens back at their original places, the last drop's first."""
+        for i, dropped, order, inverse in skipped:
+            x = self.joins[i](x, dropped, order, inverse)
+        return x
+
+    def with_tokens(self, tokens: str) -> "SkipViT":
+        """The network of another schedule over the same parameters.
+
+        Raises:
+            UserError: The spec is refused for this model.
+        """
+        return SkipViT(
+            self.patch_embed, self.cls_token, self.pos_embed, self.pos_drop, self.blocks, self.norm, self.head,
+            self.geometry, resolve(parse(tokens), self.geometry), auto_prefix=False,
+        )  # fmt: skip
+
+    def no_weight_decay(self) -> set[str]:
+        """Names that MindCV's `create_optimizer` exempts from weight decay, as timm does."""
+        return {"cls_token", "pos_embed"}
+
+
+class _Tracer(nn.Cell):
+    """The orders of a network's drops, as one graph."""
+
+    def __init__(self, network: SkipViT) -> None:
+        super().__init__(auto_prefix=False)
+        self.network = network
+
+    def construct(self, images: Tensor) -> tuple[Tensor, ...]:
+        _, orders = self.network.trace(images)
+        return orders
+
+
+def trace_tokens(net: SkipViT, images: Tensor) -> dict[int, np.ndarray]:
+    """Which tokens each drop keeps.
+
+    Args:
+        net: The network, in evaluation mode.
+        images: float32 [B, I, H, W].
+
+    Returns:
+        {block of the drop: int32 [B, keep]}: the original places kept, ascending. A fused token made in stage s
+        (counted from 0) has place N+s, N the number of patches.
+    """
+    drops = [block for block, keep in enumerate(net.plan.kept) if keep]
+    if not drops:
+        return {}
+    orders = [order.asnumpy()[:, 1:] - 1 for order in _Tracer(net)(images)]
+    batch, num_patches = len(orders[0]), net.geometry.num_patches
+    places = np.tile(np.arange(num_patches, dtype=np.int32), (batch, 1))
+    kept = {}
+    for stage, (block, order) in enumerate(zip(drops, orders)):
+        places = np.take_along_axis(places, order[:, : net.plan.kept[block]], axis=1)
+        kept[block + 1] = np.sort(places, axis=1)
+        if net.fused:
+            places = np.concatenate([places, np.full((batch, 1), num_patches + stage, np.int32)], axis=1)
+    return kept
+
+
+def build(
+    tokens: str = "none",
+    image_size: Union[int, tuple[int, int]] = 224,
+    patch_size: int = 16,
+    embed_dim: int = 384,
+    depth: int = 12,
+    num_heads: int = 6,
+    mlp_ratio: float = 4.0,
+    num_classes: int = 1000,
+    in_channels: int = 3,
+    drop_rate: float = 0.0,
+    drop_path_rate: float = 0.0,
+    act: str = "gelu_tanh",
+) -> SkipViT:
+    """Build a SkipViT.
+
+    Args:
+        tokens: The schedule, as `src.models.schedule` reads it.
+        image_size: Pixels, of a square's side or (height, width).
+        patch_size: Pixels of a patch's side.
+        drop_rate: Dropout after position embedding, projection and MLP layers.
+        drop_path_rate: Stochastic depth of the last block, rising linearly from 0 (arXiv 1603.09382).
+        act: `gelu_tanh` or `gelu_erf`.
+
+    Raises:
+        UserError: Sizes that do not fit together, an unknown `act`, a refused spec.
+    """
+    height, width = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    if height % patch_size or width % patch_size or min(height, width) < patch_size:
+        raise UserError(
+            f"model.image_size {height}x{width} is not a multiple of the patch size {patch_size};"
+            f" the nearest is {_nearest(height, patch_size)}x{_nearest(width, patch_size)}"
+        )
+    if embed_dim % num_heads:
+        raise UserError(f"model.embed_dim {embed_dim} is not a multiple of model.num_heads {num_heads}")
+    if act not in ACTIVATIONS:
+        raise UserError(f"model.act {act!r} is unknown; choose one of {', '.join(ACTIVATIONS)}")
+    patch_embed = PatchEmbed((height, width), patch_size, in_channels, embed_dim)
+    num_patches = patch_embed.grid[0] * patch_embed.grid[1]
+    mlp_dim = int(embed_dim * mlp_ratio)
+    geometry = Geometry(num_patches, patch_embed.patch_dim, depth, embed_dim, mlp_dim, num_classes)
+    plan = resolve(parse(tokens), geometry)
+    rates = [drop_path_rate * i / max(depth - 1, 1) for i in range(depth)]
+    return SkipViT(
+        patch_embed,
+        cls_token=Parameter(initializer(TruncatedNormal(0.02), (1, 1, embed_dim)), name="cls_token"),
+        pos_embed=Parameter(initializer(TruncatedNormal(0.02), (1, 1 + num_patches, embed_dim)), name="pos_embed"),
+        pos_drop=nn.Dropout(p=drop_rate) if drop_rate else nn.Identity(),
+        blocks=nn.CellList([Block(embed_dim, num_heads, mlp_dim, act, drop_rate, rate) for rate in rates]),
+        norm=nn.LayerNorm((embed_dim,), epsilon=1e-6),
+        head=dense(embed_dim, num_classes),
+        geometry=geometry,
+        plan=plan,
+    )
+
+
+def _nearest(pixels: int, patch_size: int) -> int:
+    return max(1, round(pixels / patch_size)) * patch_size
+
+
+def _variant(sizes: dict, pretrained: bool, arguments: dict) -> SkipViT:
+    if pretrained:
+        raise UserError("there are no pretrained weights to download; load a file with src.weights.load_timm")
+    return build(**{**sizes, **arguments})
+
+
+@register_model
+def skipvit_ti_16_224(pretrained: bool = False, **kwargs: Optional[object]) -> SkipViT:
+    """ViT-Ti/16 (DeiT-Ti's sizes); keyword arguments as `build`."""
+    return _variant({"embed_dim": 192, "num_heads": 3}, pretrained, kwargs)
+
+
+@register_model
+def skipvit_s_16_224(pretrained: bool = False, **kwargs: Optional[object]) -> SkipViT:
+    """ViT-S/16 (DeiT-S's sizes), the paper's model; keyword arguments as `build`."""
+    return _variant({"embed_dim": 384, "num_heads": 6}, pretrained, kwargs)
+
+
+@register_model
+def skipvit_b_16_224(pretrained: bool = False, **kwargs: Optional[object]) -> SkipViT:
+    """ViT-B/16 (DeiT-B's sizes); keyword arguments as `build`."""
+    return _variant({"embed_dim": 768, "num_heads": 12}, pretrained, kwargs)

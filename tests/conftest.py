@@ -1,0 +1,58 @@
+"""Fixtures: the device, the two execution modes, small data sets."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from src import runtime  # noqa: E402
+
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def device():
+    runtime.set_up("CPU")
+
+
+@pytest.fixture(params=["graph", "pynative"])
+def mode(request):
+    """Run the test in both execution modes."""
+    import mindspore as ms
+
+    ms.set_context(mode=ms.GRAPH_MODE if request.param == "graph" else ms.PYNATIVE_MODE)
+    yield request.param
+    ms.set_context(mode=ms.GRAPH_MODE)
+
+
+@pytest.fixture(autouse=True)
+def collect():
+    """Free networks between tests: one that is freed while another compiles makes that one compile twice."""
+    yield
+    import gc
+
+    gc.collect()
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    """An image folder like ImageNet's: train and val, odd sizes, colour and greyscale, JPEG and PNG; 3 classes."""
+    from PIL import Image
+
+    root = tmp_path_factory.mktemp("photos")
+    random = np.random.RandomState(0)
+    for split, count in (("train", 6), ("val", 3)):
+        for label, name in enumerate(("ant", "bee", "cat")):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                height, width = random.randint(20, 60, 2)
+                pixels = random.randint(0, 80, (height, width, 3)).astype(np.uint8)
+                pixels[..., label] += 150
+                image = Image.fromarray(pixels).convert("L" if i == 0 else "RGB")
+                image.save(folder / f"{i}.{('JPEG', 'png', 'jpg')[i % 3]}")
+    return root

@@ -1,0 +1,148 @@
+"""The configuration: what is accepted, what is refused and how."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from src.config import Config, dump, keys, load, peak_lr
+from src.errors import UserError
+from src.models.schedule import parse
+
+ROOT = Path(__file__).resolve().parents[1]
+SHIPPED = sorted((ROOT / "configs").glob("*.yaml"))
+
+
+@pytest.fixture
+def empty(tmp_path):
+    path = tmp_path / "empty.yaml"
+    path.write_text("{}")
+    return path
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_shipped_configs_are_complete_and_say_what_they_promise(path):
+    tree = yaml.safe_load(path.read_text())
+    assert sorted(f"{s}.{k}" for s, fields in tree.items() for k in fields) == sorted(keys())
+    header = path.read_text().split("model:")[0]
+    for promise in ("# Command:   python train.py --config configs/" + path.name, "# Device:", "# Expected:"):
+        assert promise in header
+    parse(load(path).model.tokens)
+
+
+def test_dump_and_load_are_inverse(tmp_path):
+    for path in SHIPPED:
+        config = load(path, ["model.image_size=[32, 64]"])
+        (tmp_path / "copy.yaml").write_text(dump(config))
+        assert load(tmp_path / "copy.yaml") == config
+
+
+def test_overrides_win_and_numbers_are_numbers(empty):
+    config = load(empty, ["optimizer.lr=5e-4", "model.tokens=4,7(30%,30%)+10", "train.clip_norm=1", "run.dir=null"])
+    assert config.optimizer.lr == 5e-4
+    assert config.model.tokens == "4,7(30%,30%)+10"
+    assert config.train.clip_norm == 1.0
+    assert config.run.dir is None
+
+
+def test_a_config_cannot_be_changed(empty):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        load(empty).model.tokens = "none"
+
+
+def test_the_learning_rate_grows_with_the_batch(empty):
+    assert peak_lr(load(empty, ["data.batch_size=1024", "optimizer.lr=5e-4"])) == pytest.approx(1e-3)
+    assert peak_lr(load(empty, ["optimizer.lr_batch_size=null", "optimizer.lr=5e-4"])) == 5e-4
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.tokns=none", "unknown key model.tokns; did you mean model.tokens?"),
+        ("modle.tokens=none", "unknown key modle; did you mean model?"),
+        ("train.lr=1.0", "unknown key train.lr; did you mean optimizer.lr?"),
+        ("data.zzz=1", "unknown key data.zzz; valid are name, root"),
+        ("train.epochs=ten", "train.epochs: input should be a valid integer, not 'ten'"),
+        ("train.epochs=1.5", "train.epochs: input should be a valid integer, not 1.5"),
+        ("train.epochs=true", "train.epochs: input should be a valid integer, not True"),
+        ("train.epochs=0", "train.epochs: input should be greater than or equal to 1, not 0"),
+        ("optimizer.lr=fast", "optimizer.lr: input should be a valid number, not 'fast'"),
+        ("optimizer.lr=.nan", "optimizer.lr: input should be a finite number"),
+        ("data.name=cifar", "data.name: input should be 'folder', 'cifar10' or 'cifar100', not 'cifar'"),
+        ("data.mean=[0.5]", "data.mean: too few entries"),
+        ("model.image_size=wide", "model.image_size: input should be a valid integer, not 'wide'"),
+        ("run.dir=7", "run.dir: input should be a valid string, not 7"),
+        ("epochs=7", "is not of the form section.key=value"),
+        ("train.epochs", "is not of the form section.key=value"),
+        ("train.seed=[", "is not valid YAML"),
+    ],
+)
+def test_a_wrong_override_is_named(empty, override, message):
+    with pytest.raises(UserError) as refused:
+        load(empty, [override])
+    assert message in str(refused.value)
+    assert override in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.mixup=0.8", "data.batch_size=15"], "data.batch_size 15 must be even"),
+        (["data.scale=[1.0, 0.5]"], "data.scale and data.ratio"),
+        (["data.name=cifar10"], "must be train, test or all"),
+        (["data.color_jitter=0.4", "data.auto_augment=randaug-m9"], "exclude each other"),
+    ],
+)
+def test_impossible_combinations_are_refused(empty, overrides, message):
+    with pytest.raises(UserError, match=message):
+        load(empty, overrides)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: {tokns: none}", "did you mean model.tokens?"),
+        ("model: 3", "model: must be a section of keys, not 3"),
+        ("- 1", "must be a YAML mapping of sections"),
+        ("", "must be a YAML mapping of sections"),
+        ("model: {tokens: [}", "line 1: is not valid YAML"),
+        ("a: !!python/object/apply:os.system [ls]", "is not valid YAML"),
+    ],
+)
+def test_a_wrong_file_is_named(tmp_path, text, message):
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as refused:
+        load(path)
+    assert message in str(refused.value)
+    assert str(path) in str(refused.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"nowhere\.yaml cannot be read"):
+        load(tmp_path / "nowhere.yaml")
+
+
+values = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8)),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=300)
+@given(st.dictionaries(st.sampled_from(keys()), values, max_size=4))
+def test_random_values_are_accepted_or_refused(tmp_path_factory, chosen):
+    tree = {}
+    for key, value in chosen.items():
+        section, _, name = key.partition(".")
+        tree.setdefault(section, {})[name] = value
+    path = tmp_path_factory.getbasetemp() / "random.yaml"
+    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    try:
+        assert isinstance(load(path), Config)
+    except UserError as refused:
+        assert str(path) in str(refused)
