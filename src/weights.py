@@ -1,0 +1,106 @@
+"""timm/DeiT parameter names ↔ ours, and checkpoints into networks.
+
+Ours are timm's, but for LayerNorm (gamma, beta for weight, bias) and the patch embedding, whose kernel
+[C, I, P, P] is kept as the matrix [C, I·P·P].
+"""
+
+import re
+from pathlib import Path
+from typing import Union
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor, nn
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from src.errors import UserError
+
+_NORM = re.compile(r"(^|\.)(norm|norm1|norm2)\.(weight|bias)$")
+_NORM_NAMES = {"weight": "gamma", "bias": "beta"}
+
+
+def load_timm(net: nn.Cell, path: Union[str, Path]) -> None:
+    """Load a timm/DeiT safetensors file, or a MindSpore checkpoint with timm's names, into a network.
+
+    Raises:
+        UserError: The file is missing or unreadable, or names are missing, extra or misshapen (all are listed).
+    """
+    arrays = {}
+    for name, array in read(path).items():
+        name = _NORM.sub(lambda m: f"{m[1]}{m[2]}.{_NORM_NAMES[m[3]]}", name)
+        arrays[name] = array.reshape(len(array), -1) if name == "patch_embed.proj.weight" else array
+    assign(net, arrays, path)
+
+
+def load_checkpoint(net: nn.Cell, path: Union[str, Path]) -> None:
+    """Load a checkpoint of this project into a network: the averaged (EMA) weights where it holds any.
+
+    Raises:
+        UserError: As `load_timm`.
+    """
+    assign(net, network_weights(read(path)), path)
+
+
+def network_weights(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The weights to evaluate among all that a checkpoint holds (see `src.training.checkpoint`)."""
+    for prefix in ("ema.", "network."):
+        chosen = {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
+        if chosen:
+            return chosen
+    return arrays
+
+
+def count_classes(path: Union[str, Path]) -> int:
+    """Outputs of the classifier that a checkpoint of this project holds.
+
+    Raises:
+        UserError: The file is missing or unreadable, or holds no classifier.
+    """
+    head = network_weights(read(path)).get("head.weight")
+    if head is None:
+        raise UserError(f"checkpoint {path} does not fit the model; missing: head.weight")
+    return len(head)
+
+
+def read(path: Union[str, Path]) -> dict[str, np.ndarray]:
+    """Names and arrays of a safetensors file or a MindSpore checkpoint.
+
+    Raises:
+        UserError: The file is missing or is neither.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"checkpoint {path} does not exist; name one with --ckpt FILE")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return {name: value.asnumpy() for name, value in ms.load_checkpoint(str(path)).items()}
+    except (SafetensorError, ValueError, TypeError, RuntimeError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"checkpoint {path} cannot be read: {reason}") from error
+
+
+def assign(net: nn.Cell, arrays: dict[str, np.ndarray], path: Union[str, Path]) -> None:
+    """Set every parameter of a network from arrays of the same names and shapes.
+
+    Raises:
+        UserError: Names are missing, extra or misshapen; nothing was changed.
+    """
+    parameters: dict[str, Parameter] = {parameter.name: parameter for parameter in net.get_parameters()}
+    missing = sorted(parameters.keys() - arrays.keys())
+    extra = sorted(arrays.keys() - parameters.keys())
+    misshapen = [
+        f"{name} {list(arrays[name].shape)} for {list(parameter.shape)}"
+        for name, parameter in parameters.items()
+        if name in arrays and arrays[name].shape != tuple(parameter.shape)
+    ]
+    problems = [
+        f"{kind}: {', '.join(names)}"
+        for kind, names in (("missing", missing), ("extra", extra), ("other shape", misshapen))
+        if names
+    ]
+    if problems:
+        raise UserError(f"checkpoint {path} does not fit the model; {'; '.join(problems)}")
+    for name, parameter in parameters.items():
+        parameter.set_data(Tensor(arrays[name], parameter.dtype))

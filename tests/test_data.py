@@ -1,0 +1,140 @@
+"""Loaders: layouts, refusals, and what comes out of them."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from src import data, runtime
+from src.config import load
+from src.errors import UserError
+
+
+def make(tmp_path, *overrides):
+    path = tmp_path / "config.yaml"
+    path.write_text("data: {batch_size: 6, workers: 1}\nmodel: {image_size: 32}")
+    return load(path, overrides)
+
+
+def batches(loader):
+    return list(loader.create_tuple_iterator(num_epochs=1, output_numpy=True))
+
+
+def test_imagenet_layout(tmp_path, photos):
+    config = make(tmp_path, f"data.root={photos}")
+    source = data.open_source(config.data)
+    assert source.classes == ("ant", "bee", "cat")
+    assert (source.splits["train"].images, source.splits["val"].images) == (18, 9)
+    train = batches(data.train_loader(source, config, 3))
+    assert [(x.shape, x.dtype, y.shape, y.dtype) for x, y in train] == 3 * [
+        ((6, 3, 32, 32), np.float32, (6,), np.int32)
+    ]
+    assert sorted(np.concatenate([y for _, y in train])) == [0] * 6 + [1] * 6 + [2] * 6
+    val = batches(data.val_loader(source, config))
+    assert [len(x) for x, _ in val] == [6, 3]
+    for images, labels in val:
+        for image, label in zip(images, labels):
+            if image.std(0).max() > 0.3:  # not a greyscale one
+                assert image.mean((1, 2)).argmax() == label  # the class is the colour
+
+
+def test_class_folders_without_splits_hold_out_a_fixed_part(tmp_path, photos):
+    config = make(tmp_path, f"data.root={photos / 'train'}", "data.val_fraction=0.3")
+    source = data.open_source(config.data)
+    train, val = source.splits["train"], source.splits["val"]
+    assert (train.images, val.images) == (13, 5)
+    assert sorted(train.places + val.places) == list(range(18))
+    assert data.open_source(config.data) == source
+    assert data.open_source(config.data, splits=("val",)).splits["val"] == val
+    runtime.set_seeds(0, 1)
+    assert sum(len(x) for x, _ in batches(data.val_loader(source, config))) == 5
+    assert len(batches(data.train_loader(source, config, 3))) == 2
+
+
+def test_order_and_augmentation_follow_from_seed_and_epoch(tmp_path, photos):
+    config = make(tmp_path, f"data.root={photos}")
+    source = data.open_source(config.data)
+
+    def epoch(seed, number):
+        runtime.set_seeds(seed, number)
+        return np.concatenate([x for x, _ in batches(data.train_loader(source, config, 3))])
+
+    assert (epoch(0, 1) == epoch(0, 1)).all()
+    assert (epoch(0, 1) != epoch(0, 2)).any()
+    assert (epoch(0, 1) != epoch(1, 1)).any()
+
+
+def test_the_deit_recipe_mixes_labels(tmp_path, photos):
+    config = make(
+        tmp_path, f"data.root={photos}", "data.mixup=0.8", "data.cutmix=1.0", "data.random_erasing=0.25",
+        "data.auto_augment=randaug-m9-mstd0.5-inc1", "data.interpolation=bicubic",
+    )  # fmt: skip
+    source = data.open_source(config.data)
+    for images, labels in batches(data.train_loader(source, config, 3)):
+        assert images.dtype == labels.dtype == np.float32
+        assert np.isfinite(images).all()
+        assert labels.shape == (6, 3)
+        assert np.allclose(labels.sum(1), 1)
+        assert ((labels > 0) & (labels < 1)).any()
+
+
+def write_cifar(path, header):
+    """10,000 black images, a file as MindSpore demands it; the last byte of the header counts from 0 to 9 or 99."""
+    records = np.zeros((10_000, header + 3072), np.uint8)
+    records[:, header - 1] = np.arange(10_000) % (10 if header == 1 else 100)
+    records.tofile(path)
+
+
+@pytest.mark.parametrize(("name", "header", "classes"), [("cifar10", 1, 10), ("cifar100", 2, 100)])
+def test_cifar_in_its_binary_layout(tmp_path, name, header, classes):
+    write_cifar(tmp_path / data.CIFAR_FILES[name, "test"], header)
+    splits = ["data.train_split=test", "data.val_split=test", "data.auto_augment=randaug-m9", "data.batch_size=1000"]
+    config = make(tmp_path, f"data.root={tmp_path}", f"data.name={name}", *splits)
+    source = data.open_source(config.data)
+    assert len(source.classes) == classes
+    assert [x.shape for x, _ in batches(data.train_loader(source, config, classes))] == 10 * [(1000, 3, 32, 32)]
+    labels = np.concatenate([y for _, y in batches(data.val_loader(source, config))])
+    assert (labels == np.arange(10_000) % classes).all()
+
+
+def test_digits_are_written_once_as_an_image_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = make(tmp_path, "model.image_size=16", "data.crop_pct=1.0")
+    source = data.open_source(config.data)
+    assert (source.splits["train"].images, source.splits["val"].images) == (1437, 360)
+    assert len(source.classes) == 10
+    stamp = (tmp_path / "data/digits").stat().st_mtime_ns
+    assert data.open_source(config.data) == source
+    assert (tmp_path / "data/digits").stat().st_mtime_ns == stamp
+    assert os.listdir(tmp_path / "data") == ["digits"]
+    assert batches(data.val_loader(source, config))[0][0].shape == (6, 3, 16, 16)
+
+
+def test_missing_and_empty_folders_are_refused(tmp_path, photos):
+    def refused(*overrides):
+        with pytest.raises(UserError) as error:
+            data.open_source(make(tmp_path, *overrides).data)
+        return str(error.value)
+
+    assert "nowhere is not a folder" in refused(f"data.root={tmp_path}/nowhere")
+    (tmp_path / "none" / "train" / "ant").mkdir(parents=True)
+    assert "neither a folder val nor class folders" in refused(f"data.root={tmp_path}/none")
+    (tmp_path / "none" / "val" / "ant").mkdir(parents=True)
+    assert "train holds no images" in refused(f"data.root={tmp_path}/none")
+    assert "exceeds the 18 training images" in refused(f"data.root={photos}", "data.batch_size=20")
+    assert "no data_batch_1.bin" in refused(f"data.root={photos}", "data.name=cifar10", "data.val_split=test")
+
+
+def test_splits_of_different_classes_are_refused(tmp_path, photos):
+    shutil.copytree(photos, tmp_path / "copy")
+    shutil.move(tmp_path / "copy/val/cat", tmp_path / "copy/val/dog")
+    with pytest.raises(UserError, match="different classes: cat, dog only in one"):
+        data.open_source(make(tmp_path, f"data.root={tmp_path}/copy").data)
+
+
+def test_more_classes_than_outputs_are_refused(tmp_path, photos):
+    source = data.open_source(make(tmp_path, f"data.root={photos}").data)
+    source.check_fits(3)
+    with pytest.raises(UserError, match=r"set model\.num_classes=3"):
+        source.check_fits(2)
