@@ -1,0 +1,25 @@
+"""Top-1 and top-5 of a checkpoint, under its own or another schedule.
+
+Example: python eval.py model.tokens=none
+
+Without --ckpt: the best checkpoint of the newest run. Without --config: the configuration of the checkpoint's run.
+"""
+
+import json
+from collections.abc import Sequence
+
+from src import cli
+
+
+def main(argv: Sequence[str]) -> None:
+    parser = cli.Parser(__doc__)
+    parser.add_argument("--ckpt", metavar="FILE", help="checkpoint to evaluate")
+    args = parser.parse(argv)
+    from src.training.run_folder import locate
+    from src.training.session import evaluate_checkpoint
+
+    print(json.dumps(evaluate_checkpoint(*locate(args.config, args.ckpt, args.overrides))))
+
+
+if __name__ == "__main__":
+    cli.run(main)

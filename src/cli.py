@@ -1,0 +1,73 @@
+"""What the entry points share: arguments, and a user's mistake as one line with exit code 2."""
+
+import argparse
+import gc
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn, Optional
+
+from src.errors import FailureError, UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """The arguments of an entry point; a wrong one is a `UserError`."""
+
+    def __init__(self, description: str) -> None:
+        super().__init__(
+            description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        self.add_argument("--config", metavar="FILE", help="configuration, YAML")
+        self.add_argument("--device_target", metavar="CPU|Ascend", help="overrides runtime.device_target")
+        self.add_argument("overrides", nargs="*", metavar="section.key=value", help="override any configuration key")
+
+    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Parse arguments, overrides and options in any order."""
+        args = self.parse_intermixed_args(argv)
+        if args.device_target is not None:
+            args.overrides.append(f"runtime.device_target={args.device_target}")
+        return args
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see --help")
+
+
+def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
+    """Run an entry point and exit: 0, or, after one line, 2 for a user's mistake and 1 for a failure."""
+    code = 0
+    try:
+        main(sys.argv[1:])
+    except (UserError, FailureError) as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        code = 2 if isinstance(error, UserError) else 1
+    gc.collect()  # MindSpore's cells complain if they are first collected while the interpreter shuts down
+    sys.exit(code)
+
+
+def whole(text: str) -> int:
+    """A number of an option: 0, 1, 2, ..."""
+    if not text.isascii() or not text.isdigit() or len(text) > 6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 999999")
+    return int(text)
+
+
+def real(text: str) -> float:
+    """A number of an option, 0 or more."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 0 or more")
+    return value
+
+
+def start_log(file: Optional[Path] = None) -> None:
+    """Log to stdout, and to a file."""
+    log = logging.getLogger("skipvit")
+    log.setLevel(logging.INFO)
+    log.handlers = [logging.StreamHandler(sys.stdout)]
+    if file is not None:
+        log.addHandler(logging.FileHandler(file, encoding="utf-8"))
+        log.handlers[-1].setFormatter(logging.Formatter("%(asctime)s %(message)s"))

@@ -1,0 +1,59 @@
+"""Export to MindIR, and the proof that what was written computes what the network computes."""
+
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn
+
+from src import runtime
+from src.config import Config, with_classes
+from src.errors import FailureError, UserError
+from src.models import from_config
+from src.weights import count_classes, load_checkpoint
+
+
+def export_checkpoint(config: Config, checkpoint: Path, output: Path, batch_size: int, tolerance: float) -> None:
+    """Write a checkpoint's network as MindIR: float32 [B, 3, H, W] → float32 logits [B, classes].
+
+    Args:
+        batch_size: B; 0 for a graph that takes any.
+        tolerance: Largest absolute difference between the logits of the file and of the network.
+
+    Raises:
+        UserError: The checkpoint does not fit the configuration, or the output cannot be written.
+        FailureError: The file computes something else; it is not kept.
+    """
+    if output.suffix != ".mindir":
+        raise UserError(f"--output {output} must end in .mindir")
+    if not output.parent.is_dir():
+        raise UserError(f"--output {output}: the folder {output.parent} does not exist")
+    runtime.set_up(config.runtime.device_target)
+    network = from_config(with_classes(config, count_classes(checkpoint)).model).set_train(False)
+    load_checkpoint(network, checkpoint)
+    partial = output.with_name(f"{output.stem}.partial.mindir")
+    try:
+        difference = _export(network, partial, batch_size, config)
+        if not difference <= tolerance:
+            raise FailureError(
+                f"{output}: logits differ by {difference:g}, more than {tolerance:g}; the file was deleted"
+            )
+        partial.replace(output)
+    finally:
+        partial.unlink(missing_ok=True)
+    megabytes = output.stat().st_size / 2**20
+    batch = f"batch {batch_size}" if batch_size else "any batch"
+    print(f"{output}: {megabytes:.1f} MB, {batch}, tokens {network.plan.schedule}, largest difference {difference:.3g}")
+
+
+def _export(network: nn.Cell, path: Path, batch_size: int, config: Config) -> float:
+    """Write the file, load it back, and give the largest difference of its logits; NaN where any is not finite."""
+    size = config.model.image_size
+    height, width = (size, size) if isinstance(size, int) else size
+    images = Tensor(np.random.RandomState(0).standard_normal((batch_size or 2, 3, height, width)), ms.float32)
+    signature = images if batch_size else Tensor(shape=[None, 3, height, width], dtype=ms.float32)
+    ms.export(network, signature, file_name=str(path), file_format="MINDIR")
+    exported = nn.GraphCell(ms.load(str(path)))(images).asnumpy()
+    expected = network(images).asnumpy()
+    finite = np.isfinite(exported).all() and np.isfinite(expected).all()
+    return float(np.abs(exported - expected).max()) if finite else float("nan")

@@ -1,0 +1,48 @@
+"""Top-1 and top-5 accuracy of a network on a data set."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from mindspore import Tensor, nn
+from mindspore import dataset as ds
+
+from src.training.progress import Progress
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Correct answers among `images`. With fewer than five classes, all of them count as the five best."""
+
+    top1_hits: int
+    top5_hits: int
+    images: int
+
+    @property
+    def top1(self) -> float:
+        """Percent."""
+        return 100 * self.top1_hits / self.images
+
+    @property
+    def top5(self) -> float:
+        """Percent."""
+        return 100 * self.top5_hits / self.images
+
+
+def evaluate(network: nn.Cell, loader: ds.Dataset, batch_size: int) -> Accuracy:
+    """Count the right answers of a network in evaluation mode.
+
+    Each batch is padded to `batch_size`, so that one graph serves them all.
+    """
+    network.set_train(False)
+    top1 = top5 = images = 0
+    with Progress(loader.get_dataset_size(), "evaluating", unit="batch", leave=False) as progress:
+        for batch, labels in loader.create_tuple_iterator(num_epochs=1, output_numpy=True):
+            padding = [(0, batch_size - len(batch))] + [(0, 0)] * (batch.ndim - 1)
+            logits = network(Tensor(np.pad(batch, padding))).asnumpy()[: len(batch)]
+            best = np.argsort(-logits, axis=1, kind="stable")[:, :5]
+            hits = best == labels.reshape(-1, 1)
+            top1 += int(hits[:, 0].sum())
+            top5 += int(hits.any(axis=1).sum())
+            images += len(batch)
+            progress.advance(1)
+    return Accuracy(top1, top5, images)

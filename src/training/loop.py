@@ -1,0 +1,194 @@
+"""The training loop. It knows a network only as images → logits, with `with_tokens` for another schedule."""
+
+import gc
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Optional
+
+import numpy as np
+from mindspore import nn
+
+from src import runtime
+from src.config import Config
+from src.data import Source, train_loader, val_loader
+from src.training.checkpoint import Reached, State, restore_state, save_network, save_state
+from src.training.evaluate import evaluate
+from src.training.optimizer import learning_rates, make_optimizer, make_scaler
+from src.training.phases import Phase, plan_phases
+from src.training.progress import Progress
+from src.training.run_folder import RunFolder
+from src.training.step import Ema, Loss, TrainStep
+
+STEPS_BETWEEN_NOTES = 10
+
+log = logging.getLogger("skipvit")
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What the training part of one epoch came to. The first step of a graph, which compiles it, is not in `img_s`."""
+
+    loss: float
+    lr: float
+    img_s: float
+    seconds: float
+    overflows: int
+
+
+def train(config: Config, source: Source, build: Callable[[], nn.Cell], run: RunFolder, resume: bool) -> None:
+    """Train from the beginning, or from the run's last checkpoint, to the last epoch.
+
+    Args:
+        config: The resolved configuration.
+        source: The data, with the splits "train" and "val".
+        build: Makes the network.
+        run: The run folder: a row of metrics and the checkpoints are written after each epoch.
+        resume: Go on from the run's last.ckpt, where there is one yet.
+    """
+    runtime.set_seeds(config.train.seed)
+    steps = source.splits["train"].images // config.data.batch_size
+    rates = learning_rates(config, steps)
+    state = _start(config, build, rates)
+    reached = restore_state(run.last, state) if resume and run.last.exists() else Reached()
+    phases = plan_phases(config.model.tokens, config.train.epochs, config.train.warmup_dense_epochs)
+    _announce(config, source, state, phases, reached)
+    images = steps * config.data.batch_size
+    graphs = 0
+    with Progress(images * config.train.epochs, "training", "img", done=images * reached.epoch) as progress:
+        for phase in phases:
+            if reached.epoch < phase.last:
+                gc.collect()  # a network that is freed while another compiles makes that one compile twice
+                step = _make_step(config, state, phase)
+                reached = _train_phase(config, source, run, state, phase, step, rates, reached, progress)
+                graphs += len(step.compile_cache)
+                del step
+    log.info("done: %d training graphs compiled, best top-1 %.2f%%, in %s", graphs, reached.best_top1, run.best)
+
+
+def _start(config: Config, build: Callable[[], nn.Cell], rates: list[float]) -> State:
+    network = build()
+    ema = Ema(network, build(), config.train.ema_decay) if config.train.ema_decay is not None else None
+    return State(network, make_optimizer(config, network, rates), make_scaler(config), ema)
+
+
+def _make_step(config: Config, state: State, phase: Phase) -> TrainStep:
+    network = state.network.with_tokens(phase.tokens)
+    loss = Loss(network.geometry.num_classes, config.train.label_smoothing)
+    checks_overflow = config.train.loss_scale_type == "dynamic"
+    step = TrainStep(network, loss, state.optimizer, state.scaler, state.ema, config.train.clip_norm, checks_overflow)
+    return step.set_train()
+
+
+def _train_phase(
+    config: Config,
+    source: Source,
+    run: RunFolder,
+    state: State,
+    phase: Phase,
+    step: TrainStep,
+    rates: list[float],
+    reached: Reached,
+    progress: Progress,
+) -> Reached:
+    evaluated = state.weights_to_use().with_tokens(phase.tokens)
+    for number in range(max(phase.first, reached.epoch + 1), phase.last + 1):
+        epoch = _train_epoch(config, source, step, number, rates, progress)
+        accuracy = None
+        if number % config.train.eval_every == 0 or number == phase.last:
+            accuracy = evaluate(evaluated, val_loader(source, config), config.data.batch_size)
+        top1, top5 = (accuracy.top1, accuracy.top5) if accuracy else (None, None)
+        improved = top1 is not None and (phase.number, top1) > (reached.best_phase, reached.best_top1)
+        best = (phase.number, top1) if improved else (reached.best_phase, reached.best_top1)
+        reached = Reached(number, *best)
+        save_state(run.last, state, reached)
+        if improved:
+            save_network(run.best, evaluated)
+        run.write_row(_row(number, phase, epoch, top1, top5))
+        _report(config, phase, number, epoch, top1, progress)
+    return reached
+
+
+def _train_epoch(
+    config: Config, source: Source, step: TrainStep, number: int, rates: list[float], progress: Progress
+) -> Epoch:
+    runtime.set_seeds(config.train.seed, number)
+    loader = train_loader(source, config, step.network.geometry.num_classes)
+    first = (number - 1) * loader.get_dataset_size()
+    step.set_train()
+    losses, finite = [], []
+    compiled = bool(step.compile_cache)
+    started = timed = time.monotonic()
+    timed_steps = loader.get_dataset_size() - (not compiled)
+    for index, (images, labels) in enumerate(loader.create_tuple_iterator(num_epochs=1)):
+        loss, is_finite = step(images, labels)
+        losses.append(loss)
+        finite.append(is_finite)
+        if index == 0 and not compiled:
+            loss.asnumpy()
+            timed = time.monotonic()
+        note = ""
+        if index % STEPS_BETWEEN_NOTES == 0:
+            note = f"epoch {number} loss {float(loss.asnumpy()):.4f} lr {rates[first + index]:.2e}"
+        progress.advance(len(images), note)
+    mean = float(np.mean([loss.asnumpy() for loss in losses]))
+    now = time.monotonic()
+    img_s = timed_steps * config.data.batch_size / (now - timed)
+    overflows = sum(not flag.asnumpy() for flag in finite)
+    return Epoch(mean, rates[first + len(losses) - 1], img_s, now - started, overflows)
+
+
+def _row(number: int, phase: Phase, epoch: Epoch, top1: Optional[float], top5: Optional[float]) -> dict[str, object]:
+    return {
+        "epoch": number,
+        "phase": phase.number,
+        "tokens": phase.tokens,
+        "loss": f"{epoch.loss:.6f}",
+        "lr": f"{epoch.lr:.6e}",
+        "top1": "" if top1 is None else f"{top1:.4f}",
+        "top5": "" if top5 is None else f"{top5:.4f}",
+        "img_s": f"{epoch.img_s:.2f}",
+        "seconds": f"{epoch.seconds:.2f}",
+    }
+
+
+def _report(config: Config, phase: Phase, number: int, epoch: Epoch, top1: Optional[float], progress: Progress) -> None:
+    log.info(
+        "epoch %d/%d %s: loss %.4f, lr %.2e, %s%.0f img/s, %s left%s",
+        number,
+        config.train.epochs,
+        phase.tokens,
+        epoch.loss,
+        epoch.lr,
+        "" if top1 is None else f"top-1 {top1:.2f}%, ",
+        epoch.img_s,
+        progress.left(),
+        f", {epoch.overflows} steps overflowed" if epoch.overflows else "",
+    )
+
+
+def _announce(config: Config, source: Source, state: State, phases: list[Phase], reached: Reached) -> None:
+    parameters = sum(parameter.size for parameter in state.network.get_parameters())
+    train, val = source.splits["train"], source.splits["val"]
+    log.info(
+        "%s: %s parameters; %d classes, %d training and %d validation images in %s",
+        config.model.name,
+        f"{parameters:,}",
+        len(source.classes),
+        train.images,
+        val.images,
+        train.folder,
+    )
+    for phase in phases:
+        plan = state.network.with_tokens(phase.tokens).plan
+        log.info(
+            "phase %d, epochs %d-%d: %s, tokens leaving each block %s, %.3f GMACs, ideal gain %.1f%%",
+            phase.number, phase.first, phase.last, phase.tokens, plan.tokens_out, plan.macs / 1e9,
+            100 * plan.ideal_gain,
+        )  # fmt: skip
+    log.info("%d training graphs will be compiled", sum(reached.epoch < phase.last for phase in phases))
+    if config.train.warmup_dense_epochs and phases[-1].tokens != config.model.tokens:
+        log.warning("all %d epochs are dense warm-up: %s is never trained", config.train.epochs, config.model.tokens)
+    if reached.epoch:
+        log.info("going on after epoch %d", reached.epoch)

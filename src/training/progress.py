@@ -1,0 +1,59 @@
+"""Progress of long work: a bar on a terminal, now and then a plain line elsewhere."""
+
+import logging
+import sys
+import time
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+SECONDS_BETWEEN_LINES = 30
+
+log = logging.getLogger("skipvit")
+
+
+class Progress:
+    """A context that counts work done out of `total`, with rate and time left.
+
+    Args:
+        total: Units of work.
+        title: What is being done.
+        unit: What is counted.
+        done: Units that were done before.
+        leave: Whether the finished bar stays on the terminal.
+    """
+
+    def __init__(self, total: int, title: str, unit: str, done: int = 0, leave: bool = True) -> None:
+        self.terminal = sys.stderr.isatty()
+        self.bar = tqdm(
+            total=total, desc=title, unit=f" {unit}", unit_scale=True, initial=done, leave=leave,
+            disable=not self.terminal, dynamic_ncols=True, smoothing=0.1,
+        )  # fmt: skip
+        self.title, self.unit, self.total, self.done, self.before = title, unit, total, done, done
+        self.started = self.spoke = time.monotonic()
+        self.redirect = logging_redirect_tqdm([log]) if self.terminal else None
+
+    def __enter__(self) -> "Progress":
+        if self.redirect:
+            self.redirect.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.bar.close()
+        if self.redirect:
+            self.redirect.__exit__(*exception)
+
+    def advance(self, units: int, note: str = "") -> None:
+        """Count work as done; `note` is shown beside it."""
+        self.done += units
+        if self.terminal:
+            self.bar.set_postfix_str(note, refresh=False)
+            self.bar.update(units)
+        elif time.monotonic() - self.spoke > SECONDS_BETWEEN_LINES:
+            self.spoke = time.monotonic()
+            log.info("%s %d/%d %s %s, %s left", self.title, self.done, self.total, self.unit, note, self.left())
+
+    def left(self) -> str:
+        """Time left at the mean rate so far, as h:mm:ss."""
+        rate = (self.done - self.before) / max(time.monotonic() - self.started, 1e-9)
+        return tqdm.format_interval((self.total - self.done) / rate) if rate else "?"

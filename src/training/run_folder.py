@@ -1,0 +1,138 @@
+"""A run's folder: resolved config, metrics, log and checkpoints.
+
+config.yaml      the resolved configuration
+metrics.csv      a row an epoch
+train.log        what was printed
+checkpoints/     last.ckpt (all that a resume needs) and best.ckpt (the weights to use)
+"""
+
+import csv
+import io
+import os
+import time
+from pathlib import Path
+from typing import Optional, Union
+
+from src.config import Config, dump, load
+from src.errors import UserError
+
+RUNS = Path("runs")
+COLUMNS = ("epoch", "phase", "tokens", "loss", "lr", "top1", "top5", "img_s", "seconds")
+
+
+class RunFolder:
+    """Paths of a run, and its rows of metrics."""
+
+    def __init__(self, path: Union[str, Path]) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.metrics = self.path / "metrics.csv"
+        self.log = self.path / "train.log"
+        self.last = self.path / "checkpoints" / "last.ckpt"
+        self.best = self.path / "checkpoints" / "best.ckpt"
+
+    @classmethod
+    def create(cls, config: Config, name: str) -> "RunFolder":
+        """Make the folder `run.dir`, or runs/NAME-DATE-TIME.
+
+        Raises:
+            UserError: The folder holds a run already, or cannot be made.
+        """
+        run = cls(config.run.dir or _unused(f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"))
+        if run.config.exists():
+            raise UserError(
+                f"run.dir {run.path} holds a run already; go on with it by --resume {run.path}, or name another"
+            )
+        try:
+            run.last.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"run.dir {run.path} cannot be made: {error.strerror}") from error
+        write_atomically(run.config, dump(config))
+        write_atomically(run.metrics, _row(COLUMNS))
+        return run
+
+    @classmethod
+    def open(cls, path: Union[str, Path]) -> "RunFolder":
+        """An existing run.
+
+        Raises:
+            UserError: The folder holds no run.
+        """
+        run = cls(path)
+        if not run.config.is_file():
+            raise UserError(f"run folder {path} holds no config.yaml; name the folder that train.py printed")
+        return run
+
+    @classmethod
+    def of_checkpoint(cls, checkpoint: Path) -> Optional["RunFolder"]:
+        """The run that a checkpoint lies in, if it lies in one."""
+        run = cls(checkpoint.parent.parent)
+        return run if checkpoint.parent.name == "checkpoints" and run.config.is_file() else None
+
+    def read_rows(self) -> list[dict[str, str]]:
+        """The rows of metrics.csv."""
+        if not self.metrics.is_file():
+            return []
+        with self.metrics.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    def write_row(self, row: dict[str, object]) -> None:
+        """Write an epoch's row; rows of this and later epochs, of an interrupted run, give way to it."""
+        rows = [old for old in self.read_rows() if int(old["epoch"]) < int(row["epoch"])] + [row]
+        lines = [COLUMNS] + [[r[column] for column in COLUMNS] for r in rows]
+        write_atomically(self.metrics, "".join(map(_row, lines)))
+
+
+def newest_checkpoint() -> Path:
+    """The best checkpoint of the newest run below runs/.
+
+    Raises:
+        UserError: There is none.
+    """
+    found = sorted(RUNS.glob("*/checkpoints/best.ckpt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise UserError(
+            f"there is no run below {RUNS}/ yet; train one with: python train.py --config configs/quickstart.yaml"
+        )
+    return found[-1]
+
+
+def locate(config: Optional[str], checkpoint: Optional[str], overrides: list[str]) -> tuple[Config, Path]:
+    """The checkpoint to use (by default the newest run's best) and its configuration (by default its run's).
+
+    Raises:
+        UserError: Either is missing or refused.
+    """
+    path = Path(checkpoint) if checkpoint else newest_checkpoint()
+    if not path.is_file():
+        raise UserError(f"checkpoint {path} does not exist; name one with --ckpt FILE")
+    if config:
+        return load(config, overrides), path
+    run = RunFolder.of_checkpoint(path)
+    if run is None:
+        raise UserError(f"checkpoint {path} lies in no run folder; name its configuration with --config FILE")
+    return load(run.config, overrides), path
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file beside its place and move it there, so that it is never half-written."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _unused(name: str) -> Path:
+    path, count = RUNS / name, 1
+    while path.exists():
+        count += 1
+        path = RUNS / f"{name}-{count}"
+    return path
+
+
+def _row(values: object) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(values)
+    return text.getvalue()

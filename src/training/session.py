@@ -1,0 +1,78 @@
+"""What the entry points do: data, network and run folder brought together."""
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from src import cli, runtime
+from src.config import Config, dump, load, with_classes
+from src.data import Source, open_source, val_loader
+from src.errors import UserError
+from src.models import from_config
+from src.training.evaluate import evaluate
+from src.training.loop import train
+from src.training.run_folder import RunFolder, write_atomically
+from src.weights import count_classes, load_checkpoint
+
+RESUME_MAY_CHANGE = ("train.epochs", "runtime.")
+
+log = logging.getLogger("skipvit")
+
+
+def begin(config: Config, name: str) -> None:
+    """Start a new run; its folder is `run.dir`, or named after `name`."""
+    config, source = _prepare(config)
+    run = RunFolder.create(config, name)
+    _train(config, source, run, resume=False)
+
+
+def go_on(folder: str, overrides: Sequence[str]) -> None:
+    """Go on with a run from its last checkpoint, under its own configuration.
+
+    Raises:
+        UserError: The folder holds no run, or an override changes what a resume may not change.
+    """
+    for override in overrides:
+        if not override.startswith(RESUME_MAY_CHANGE):
+            raise UserError(f"override {override!r}: a resumed run may only change {' and '.join(RESUME_MAY_CHANGE)}*")
+    run = RunFolder.open(folder)
+    config, source = _prepare(load(run.config, overrides))
+    write_atomically(run.config, dump(config))
+    _train(config, source, run, resume=True)
+
+
+def evaluate_checkpoint(config: Config, checkpoint: Path) -> dict[str, object]:
+    """Top-1 and top-5 (percent) of a checkpoint on the validation images, under `model.tokens`.
+
+    Raises:
+        UserError: The checkpoint does not fit the configuration, or the data is refused.
+    """
+    runtime.set_up(config.runtime.device_target)
+    config = with_classes(config, count_classes(checkpoint))
+    network = from_config(config.model, config.train.amp_level)
+    load_checkpoint(network, checkpoint)
+    source = open_source(config.data, splits=("val",))
+    source.check_fits(config.model.num_classes)
+    accuracy = evaluate(network, val_loader(source, config), config.data.batch_size)
+    return {
+        "top1": round(accuracy.top1, 4),
+        "top5": round(accuracy.top5, 4),
+        "images": accuracy.images,
+        "tokens": str(network.plan.schedule),
+    }
+
+
+def _prepare(config: Config) -> tuple[Config, Source]:
+    runtime.set_up(config.runtime.device_target)
+    from_config(dataclasses.replace(config.model, num_classes=config.model.num_classes or 1))  # refuse early
+    source = open_source(config.data)
+    config = with_classes(config, len(source.classes))
+    source.check_fits(config.model.num_classes)
+    return config, source
+
+
+def _train(config: Config, source: Source, run: RunFolder, resume: bool) -> None:
+    cli.start_log(run.log)
+    log.info("run folder: %s", run.path)
+    train(config, source, lambda: from_config(config.model, config.train.amp_level), run, resume)

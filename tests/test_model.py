@@ -1,0 +1,143 @@
+"""The network: sizes, gradients, equivalences, refusals."""
+
+import mindcv
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+from src.config import ModelConfig
+from src.errors import UserError
+from src.models import SkipViT, from_config, trace_tokens
+from src.models.vit import build
+from src.training.step import Loss
+from tests.test_schedule import TABLE1
+
+PARAMETERS = {"skipvit_ti_16_224": 5_717_416, "skipvit_s_16_224": 22_050_664, "skipvit_b_16_224": 86_567_656}
+SMALL = {"image_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 12, "num_heads": 4, "num_classes": 5}
+SPECS = ["none", "6(55%)+11", "4,7(30%,30%)+10", "6(45%)+fused", "4,7,10(30%,30%,30%)+fused", "6(55%)"]
+
+
+def small(tokens="none", seed=0, **sizes):
+    ms.set_seed(seed)
+    return build(tokens, **{**SMALL, **sizes}).set_train(False)
+
+
+def images(batch=3, size=(16, 16), seed=0):
+    return Tensor(np.random.RandomState(seed).standard_normal((batch, 3, *size)).astype(np.float32))
+
+
+def test_every_registered_variant_is_pinned():
+    assert set(mindcv.list_models("skipvit_*")) == set(PARAMETERS)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameter_counts(name):
+    assert sum(p.size for p in mindcv.create_model(name).get_parameters()) == PARAMETERS[name]
+
+
+def test_no_schedule_adds_a_parameter():
+    net = mindcv.create_model("skipvit_s_16_224")
+    names = {p.name: p.shape for p in net.get_parameters()}
+    created = mindcv.create_model("skipvit_s_16_224", tokens="6(55%)+11")
+    assert {p.name: p.shape for p in created.get_parameters()} == names
+    for spec in [*TABLE1, "4,7,10(30%,30%,30%)+fused", "6(55%)"]:
+        assert {p.name: p.shape for p in net.with_tokens(spec).get_parameters()} == names
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_every_parameter_gets_a_gradient(spec):
+    net = small(spec).set_train()
+    loss = Loss(5, 0.1)
+    labels = Tensor(np.array([0, 3, 4], np.int32))
+
+    def objective(x):
+        return loss(net(x), labels)
+
+    _, gradients = ms.value_and_grad(objective, None, net.trainable_params())(images())
+    for parameter, gradient in zip(net.trainable_params(), gradients):
+        assert np.isfinite(gradient.asnumpy()).all(), parameter.name
+        assert np.abs(gradient.asnumpy()).max() > 0, parameter.name
+
+
+@pytest.mark.parametrize("spec", ["6(0%)+11", "6(0%)+fused", "4,7(0%,0%)+10"])
+def test_dropping_nothing_is_dense(mode, spec):
+    net = small()
+    assert (net(images()).asnumpy() == net.with_tokens(spec)(images()).asnumpy()).all()
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_graph_equals_pynative(spec):
+    net = small(spec)
+    graph = net(images()).asnumpy()
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    try:
+        pynative = net(images()).asnumpy()
+    finally:
+        ms.set_context(mode=ms.GRAPH_MODE)
+    assert np.abs(graph - pynative).max() < 1e-5
+
+
+@pytest.mark.parametrize("size", [(16, 24), (8, 32)])
+def test_images_need_not_be_square(size):
+    net = small("6(55%)+11", image_size=size)
+    assert net(images(2, size)).shape == (2, 5)
+    assert net.plan.tokens_out[0] == 1 + size[0] * size[1] // 16
+
+
+def test_a_scheduled_network_shares_the_weights():
+    net = small()
+    sparse = net.with_tokens("6(55%)+11")
+    before = sparse(images()).asnumpy()
+    net.head.bias.set_data(net.head.bias + 1)
+    assert np.allclose(sparse(images()).asnumpy(), before + 1, atol=1e-5)
+    assert isinstance(sparse, SkipViT)
+
+
+def test_output_has_one_type_in_training_and_evaluation():
+    net = small("6(55%)+11", drop_rate=0.1, drop_path_rate=0.2)
+    for training in (True, False):
+        logits = net.set_train(training)(images())
+        assert logits.shape == (3, 5)
+        assert logits.dtype == ms.float32
+
+
+def test_stochastic_depth_and_dropout_act_in_training_only():
+    for option in ({"drop_rate": 0.5}, {"drop_path_rate": 0.9}):
+        net = small(**option)
+        assert (net(images()).asnumpy() == net(images()).asnumpy()).all()
+        net.set_train()
+        assert (net(images()).asnumpy() != net(images()).asnumpy()).any()
+
+
+def test_traced_places_are_what_the_schedule_says():
+    net = small("4,7(30%,30%)+10")
+    kept = trace_tokens(net, images())
+    assert {block: places.shape for block, places in kept.items()} == {4: (3, 12), 7: (3, 9)}
+    for first, second in zip(kept[4], kept[7]):
+        assert (np.diff(first) > 0).all()
+        assert set(second) <= set(first) <= set(range(16))
+    assert trace_tokens(small(), images()) == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"image_size": 17}, "nearest is 16x16"),
+        ({"image_size": (16, 18)}, "nearest is 16x16"),
+        ({"image_size": 2}, "not a multiple"),
+        ({"num_heads": 5}, "num_heads"),
+        ({"act": "relu"}, "gelu_tanh"),
+        ({"tokens": "6(99%)+13"}, "out of range"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(options, why):
+    with pytest.raises(UserError, match=why):
+        build(**{**SMALL, **options})
+
+
+def test_unknown_names_and_downloads_are_refused():
+    with pytest.raises(UserError, match="did you mean skipvit_s_16_224"):
+        from_config(ModelConfig(name="skipvit_s_16"))
+    with pytest.raises(UserError, match="load_timm"):
+        mindcv.create_model("skipvit_s_16_224", pretrained=True)
