@@ -10,8 +10,8 @@ def random_weights(seed, dim=24, depth=12, patch_dim=48, patches=16, classes=5, 
     """Weights of a small ViT under timm's names; large enough that attention differs from token to token."""
     random = np.random.RandomState(seed)
     shapes = {"cls_token": (1, 1, dim), "pos_embed": (1, 1 + patches, dim), "patch_embed.proj.weight": (dim, patch_dim),
-              "patch_embed.proj.bias": (dim,), "norm.weight": (dim,), "norm.bias": (dim,), "head.weight": (classes, dim),
-              "head.bias": (classes,)}  # fmt: skip
+              "patch_embed.proj.bias": (dim,), "norm.weight": (dim,), "norm.bias": (dim,),
+              "head.weight": (classes, dim), "head.bias": (classes,)}  # fmt: skip
     for i in range(depth):
         for name, shape in (("norm1", (dim,)), ("attn.qkv", (3 * dim, dim)), ("attn.proj", (dim, dim)),
                             ("norm2", (dim,)), ("mlp.fc1", (hidden, dim)), ("mlp.fc2", (dim, hidden))):  # fmt: skip

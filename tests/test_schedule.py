@@ -33,7 +33,8 @@ def test_table_1_to_the_printed_digits(spec):
 
 
 @pytest.mark.parametrize(
-    ("dropped", "fused", "gone"), [(10, 4.02, 3.99), (20, 3.48, 3.44), (30, 3.03, 3.00), (40, 2.64, 2.61), (50, 2.31, 2.28)]
+    ("dropped", "fused", "gone"),
+    [(10, 4.02, 3.99), (20, 3.48, 3.44), (30, 3.03, 3.00), (40, 2.64, 2.61), (50, 2.31, 2.28)],
 )  # fmt: skip
 def test_macs_of_evit(dropped, fused, gone):
     spec = f"4,7,10({dropped}%,{dropped}%,{dropped}%)"

@@ -48,7 +48,7 @@ class State:
         named = {f"network.{weight.name}": weight for weight in self.network.get_parameters()}
         trained = {id(weight) for weight in named.values()}
         for parameter in self.optimizer.get_parameters():
-            if id(parameter) not in trained:
+            if id(parameter) not in trained and parameter.name != "learning_rate":  # a table that config gives
                 named[f"optimizer.{parameter.name}"] = parameter
         if self.ema:
             named.update({copy.name: copy for copy in self.ema.averages})  # their names start with "ema."

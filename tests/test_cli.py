@@ -1,0 +1,156 @@
+"""The entry points as a user runs them: in processes of their own."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT
+
+QUICK = ["--config", str(ROOT / "configs/quickstart.yaml")]
+SMALL = ["model.embed_dim=16", "model.num_heads=2", "model.depth=4", "model.tokens=2(50%)+4", "data.workers=1"]
+
+
+def run(script, *arguments, cwd):
+    """Run an entry point in a folder of its own."""
+    command = [sys.executable, str(ROOT / script), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, photos):
+    """A run of two epochs on the small photographs, through train.py."""
+    cwd = tmp_path_factory.mktemp("work")
+    options = [f"data.root={photos}", "data.batch_size=6", "train.epochs=2", "train.warmup_dense_epochs=1"]
+    done = run("train.py", *QUICK, *SMALL, *options, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return cwd, done
+
+
+def test_train_leaves_a_run_folder(trained):
+    cwd, done = trained
+    (folder,) = (cwd / "runs").iterdir()
+    assert sorted(path.name for path in cwd.iterdir()) == ["runs"]
+    assert sorted(path.name for path in folder.iterdir()) == ["checkpoints", "config.yaml", "metrics.csv", "train.log"]
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+    with (folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["tokens"] for row in rows] == ["none", "2(50%)+4"]
+    assert list(rows[0]) == ["epoch", "phase", "tokens", "loss", "lr", "top1", "top5", "img_s", "seconds"]
+    assert "num_classes: 3" in (folder / "config.yaml").read_text()
+    assert "epoch 2/2 2(50%)+4: loss" in done.stdout
+    assert "epoch 2/2 2(50%)+4: loss" in (folder / "train.log").read_text()
+    assert "\r" not in done.stdout + done.stderr
+
+
+def test_evaluate_under_several_schedules(trained):
+    cwd, _ = trained
+    for tokens in ("2(50%)+4", "none", "3(50%)+fused"):
+        done = run("eval.py", f"model.tokens={tokens}", cwd=cwd)
+        assert done.returncode == 0, done.stderr
+        result = json.loads(done.stdout.splitlines()[-1])
+        assert result["tokens"] == tokens
+        assert result["images"] == 9
+        assert 0 <= result["top1"] <= result["top5"] == 100
+
+
+def test_evaluation_agrees_with_the_metrics_of_the_run(trained, photos):
+    cwd, _ = trained
+    (last,) = cwd.glob("runs/*/checkpoints/last.ckpt")
+    done = run("eval.py", *QUICK, *SMALL, "--ckpt", last, f"data.root={photos}", cwd=cwd)
+    with (last.parents[1] / "metrics.csv").open() as file:
+        expected = float(list(csv.DictReader(file))[-1]["top1"])
+    assert json.loads(done.stdout.splitlines()[-1])["top1"] == pytest.approx(expected, abs=1e-3)
+
+
+def test_export_next_to_the_newest_runs_best_checkpoint(trained):
+    cwd, _ = trained
+    done = run("export.py", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    (exported,) = cwd.glob("runs/*/checkpoints/best.mindir")
+    assert str(exported.relative_to(cwd)) in done.stdout
+    exported.unlink()
+
+
+def test_resume_with_more_epochs(trained):
+    cwd, _ = trained
+    (folder,) = (cwd / "runs").iterdir()
+    done = run("train.py", "--resume", folder, "train.epochs=3", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    assert "going on after epoch 2" in done.stdout
+    with (folder / "metrics.csv").open() as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3"]
+    refused = run("train.py", "--resume", folder, "data.batch_size=4", cwd=cwd)
+    assert refused.stderr.startswith("error: override 'data.batch_size=4'")
+
+
+def test_skipvit_s_takes_a_step_at_224(tmp_path, photos):
+    """The ImageNet recipe as it is shipped, but for data, device and precision (float16 is slow on CPU)."""
+    done = run(
+        "train.py", "--config", ROOT / "configs/skipvit_s.yaml", "--device_target", "CPU", f"data.root={photos}",
+        "data.batch_size=2", "data.workers=1", "train.epochs=1", "train.warmup_dense_epochs=0", "run.dir=out",
+        "train.amp_level=O0", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "out/metrics.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert row["tokens"] == "6(55%)+11"
+    assert np.isfinite(float(row["loss"]))
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        ("train.py", ["model.tokns=none"], "unknown key model.tokns; did you mean model.tokens?"),
+        ("train.py", ["model.tokens=6(55)+11"], "tokens spec '6(55)+11': ratio '55' must be a percentage"),
+        ("train.py", ["model.tokens=6(55%)+13"], "tokens spec '6(55%)+13': block 13 is out of range"),
+        ("train.py", ["data.root=nowhere"], "data.root nowhere is not a folder"),
+        ("train.py", ["data.root=."], "nor class folders with images"),
+        ("train.py", ["model.image_size=18"], "image_size 18x18 is not a multiple of the patch size 4"),
+        ("train.py", ["--device_target", "Ascend"], "--device_target Ascend: this machine has no Ascend runtime"),
+        ("train.py", ["--device_target", "TPU"], "--device_target 'TPU' is unknown; choose one of CPU, Ascend"),
+        ("train.py", ["--resume", "nowhere"], "give either --config FILE or --resume RUN_FOLDER"),
+        ("train.py", ["--epochs", "3"], "unrecognized arguments: --epochs"),
+        ("eval.py", ["--ckpt", "nowhere.ckpt"], "checkpoint nowhere.ckpt does not exist"),
+        ("eval.py", [], "there is no run below runs/ yet; train one with: python train.py --config"),
+        ("export.py", [], "there is no run below runs/ yet; train one with: python train.py --config"),
+        ("export.py", ["--ckpt", "nowhere.ckpt"], "checkpoint nowhere.ckpt does not exist"),
+        ("export.py", ["--batch_size", "-1"], "argument --batch_size"),
+    ],
+)
+def test_a_mistake_gets_one_line(tmp_path, script, arguments, message):
+    done = run(script, *QUICK, *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_checkpoints_that_do_not_fit_are_named(trained, tmp_path):
+    cwd, _ = trained
+    (best,) = cwd.glob("runs/*/checkpoints/best.ckpt")
+    broken = tmp_path / "broken.ckpt"
+    broken.write_bytes(best.read_bytes()[:5000])
+    for script in ("eval.py", "export.py"):
+        other = run(script, "--ckpt", best, "model.embed_dim=32", cwd=cwd)
+        assert (other.returncode, other.stderr.count("\n")) == (2, 1)
+        assert other.stderr.startswith(f"error: checkpoint {best} does not fit the model; other shape: cls_token")
+        assert "head.weight [3, 16] for [3, 32]" in other.stderr
+        damaged = run(script, *QUICK, "--ckpt", broken, cwd=cwd)
+        assert (damaged.returncode, damaged.stderr.count("\n")) == (2, 1)
+        assert damaged.stderr.startswith(f"error: checkpoint {broken} cannot be read")
+
+
+def test_a_run_folder_is_not_used_twice(trained, photos):
+    cwd, _ = trained
+    (folder,) = (cwd / "runs").iterdir()
+    before = (folder / "metrics.csv").read_bytes()
+    done = run("train.py", *QUICK, f"data.root={photos}", "data.batch_size=6", f"run.dir={folder}", cwd=cwd)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert f"go on with it by --resume {folder}" in done.stderr
+    assert (folder / "metrics.csv").read_bytes() == before
