@@ -18,7 +18,10 @@ def main(argv: Sequence[str]) -> None:
     from src.training.run_folder import locate
     from src.training.session import evaluate_checkpoint
 
-    print(json.dumps(evaluate_checkpoint(*locate(args.config, args.ckpt, args.overrides))))
+    config, checkpoint = locate(args.config, args.ckpt, args.overrides)
+    result = evaluate_checkpoint(config, checkpoint)
+    print(f"checkpoint {checkpoint} on {config.data.root}")
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

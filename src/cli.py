@@ -1,7 +1,6 @@
 """What the entry points share: arguments, and a user's mistake as one line with exit code 2."""
 
 import argparse
-import gc
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -34,14 +33,16 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
-    """Run an entry point and exit: 0, or, after one line, 2 for a user's mistake and 1 for a failure."""
+    """Run an entry point and exit: 0, or, after one line, 2 for a user's mistake, 1 for a failure, 130 for Ctrl-C."""
     code = 0
     try:
         main(sys.argv[1:])
     except (UserError, FailureError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         code = 2 if isinstance(error, UserError) else 1
-    gc.collect()  # MindSpore's cells complain if they are first collected while the interpreter shuts down
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        code = 130
     sys.exit(code)
 
 

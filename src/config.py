@@ -35,8 +35,10 @@ Fraction = Annotated[Real, Field(ge=0, le=1)]
 Probability = Annotated[Real, Field(ge=0, lt=1)]
 Count = Annotated[Whole, Field(ge=1, le=10**9)]
 Size = Annotated[Whole, Field(ge=1, le=2**14)]
+Area = Annotated[Real, Field(gt=0, le=1)]
 Pair = Annotated[tuple[Positive, Positive], BeforeValidator(_sequence)]
 Triple = Annotated[tuple[Real, Real, Real], BeforeValidator(_sequence)]
+FOLDER_ONLY = ("val_fraction", "scale", "ratio", "crop_pct")
 ImageSize = Union[Size, Annotated[tuple[Size, Size], BeforeValidator(_sequence)]]
 
 
@@ -60,7 +62,10 @@ class ModelConfig:
 
 @dataclass(frozen=True, config=_CLOSED)
 class DataConfig:
-    """Images and their augmentation, by MindCV's names where MindCV has one."""
+    """Images and their augmentation, by MindCV's names where MindCV has one.
+
+    CIFAR's images are padded by 4 pixels and cropped at random; `FOLDER_ONLY` is not for them.
+    """
 
     name: Literal["folder", "cifar10", "cifar100"] = "folder"
     root: str = "sklearn:digits"
@@ -73,7 +78,7 @@ class DataConfig:
     std: Annotated[tuple[Positive, Positive, Positive], BeforeValidator(_sequence)] = (0.229, 0.224, 0.225)
     interpolation: Literal["bilinear", "bicubic", "nearest"] = "bicubic"
     crop_pct: Annotated[Real, Field(gt=0, le=1)] = 0.875
-    scale: Pair = (0.08, 1.0)
+    scale: Annotated[tuple[Area, Area], BeforeValidator(_sequence)] = (0.08, 1.0)
     ratio: Pair = (0.75, 1.3333)
     hflip: Fraction = 0.5
     color_jitter: Optional[NonNegative] = None
@@ -129,6 +134,7 @@ class RuntimeConfig:
     """Where to compute."""
 
     device_target: str = "CPU"
+    fused_kernels: Literal["auto", "on", "off"] = "auto"
 
 
 @dataclass(frozen=True, config=_CLOSED)
@@ -168,7 +174,7 @@ def load(path: Union[str, Path], overrides: Sequence[str] = ()) -> Config:
     except ValidationError as invalid:
         refused = {error["loc"][:2]: _explain(error, path, sources) for error in reversed(invalid.errors())}
         raise UserError("; ".join(reversed(refused.values()))) from invalid
-    _check_combinations(config, path)
+    _check_combinations(config, f"{path} with {' '.join(overrides)}" if overrides else str(path))
     return config
 
 
@@ -248,19 +254,21 @@ def _suggest(key: str) -> str:
     return f"; valid are {', '.join(siblings)}"
 
 
-def _check_combinations(config: Config, path: Union[str, Path]) -> None:
+def _check_combinations(config: Config, place: str) -> None:
     data = config.data
     problem = None
     if (data.mixup or data.cutmix) and data.batch_size % 2:
         problem = f"data.batch_size {data.batch_size} must be even for data.mixup and data.cutmix"
     elif any(a > b for a, b in (data.scale, data.ratio)):
-        problem = "data.scale and data.ratio must each be [smallest, largest]"
+        problem = f"data.scale {list(data.scale)} and data.ratio {list(data.ratio)} must each be [smallest, largest]"
     elif data.name != "folder" and {data.train_split, data.val_split} - {"train", "test", "all"}:
         problem = f"data.train_split and data.val_split of {data.name} must be train, test or all"
+    elif data.name != "folder" and any(getattr(data, key) != getattr(DataConfig(), key) for key in FOLDER_ONLY):
+        problem = f"{', '.join(f'data.{key}' for key in FOLDER_ONLY)} are of image folders, not of {data.name}"
     elif data.auto_augment and data.color_jitter:
         problem = "data.color_jitter and data.auto_augment exclude each other; set one of them to null"
     if problem:
-        raise UserError(f"{path}: {problem}")
+        raise UserError(f"{place}: {problem}")
 
 
 def peak_lr(config: Config) -> float:

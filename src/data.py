@@ -77,7 +77,7 @@ def open_source(config: DataConfig, splits: Sequence[str] = ("train", "val")) ->
         UserError: A folder is missing or holds no images, classes differ between splits, or the training split is
             smaller than a batch.
     """
-    root = _write_digits(DIGITS_FOLDER) if config.root == DIGITS else Path(config.root)
+    root = _write_digits(DIGITS_FOLDER.resolve()) if config.root == DIGITS else Path(config.root).expanduser().resolve()
     if not root.is_dir():
         raise UserError(f"data.root {root} is not a folder; set data.root to the folder of the images")
     usages = {"train": config.train_split, "val": config.val_split}
@@ -110,6 +110,19 @@ def train_loader(source: Source, config: Config, num_classes: int) -> ds.Dataset
         transform=_train_transforms(data, config.model.image_size),
         num_parallel_workers=data.workers,
     )
+
+
+def check_transforms(config: Config) -> None:
+    """Refuse augmentation that MindCV does not know.
+
+    Raises:
+        UserError: MindCV refuses `data.auto_augment` or another of its arguments.
+    """
+    try:
+        _train_transforms(config.data, config.model.image_size)
+    except (AssertionError, KeyError, TypeError, ValueError) as error:
+        reason = str(error).split("\n")[0]
+        raise UserError(f"data.auto_augment {config.data.auto_augment!r}: MindCV refuses it: {reason}") from error
 
 
 def val_loader(source: Source, config: Config) -> ds.Dataset:
@@ -190,8 +203,13 @@ def _open_folder(config: DataConfig, root: Path, usages: dict[str, str]) -> Sour
         return _hold_out(config, root, usages)
     if absent:
         raise UserError(
-            f"data.root {root} has neither a folder {absent[0].name} nor class folders with images"
-            f" ({', '.join(EXTENSIONS)}); set data.root, data.train_split and data.val_split to what is there"
+            f"data.root {root} has no folder {absent[0].name}"
+            + (
+                ""
+                if len(absent) < len(usages)
+                else f", and no class folders with images ({', '.join(EXTENSIONS)}) either"
+            )
+            + "; set data.root, data.train_split and data.val_split to what is there"
         )
     scans = {split: _scan(root / usage) for split, usage in usages.items()}
     for split, (classes, _, _) in scans.items():

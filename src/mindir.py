@@ -28,7 +28,7 @@ def export_checkpoint(config: Config, checkpoint: Path, output: Path, batch_size
         raise UserError(f"--output {output} must end in .mindir")
     if not output.parent.is_dir():
         raise UserError(f"--output {output}: the folder {output.parent} does not exist")
-    runtime.set_up(config.runtime.device_target)
+    runtime.set_up(config.runtime.device_target, fused_kernels="off")  # what is written fits any device
     network = from_config(with_classes(config, count_classes(checkpoint)).model).set_train(False)
     load_checkpoint(network, checkpoint)
     partial = output.with_name(f"{output.stem}.partial.mindir")

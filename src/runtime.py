@@ -1,23 +1,58 @@
-"""Device, graph mode and seeds: the only place that sets any of them."""
+"""Device, graph mode, fused kernels and seeds: the only place that sets any of them."""
 
+import atexit
+import importlib.util
+import logging
 import os
 import random
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Optional
 
 from src.errors import UserError
+
+if TYPE_CHECKING:
+    from mindspore import Tensor, nn
 
 DEVICES = ("CPU", "Ascend")
 
 
+FUSION_FLAGS = "--enable_expand_ops=LayerNorm,LayerNormGrad"
+
+log = logging.getLogger("skipvit")
+
+
 def prepare_environment() -> None:
-    """Set what MindSpore reads when it is imported, where the user has not."""
-    os.environ.setdefault("GLOG_v", "3")  # errors only: its warnings are for its own developers
+    """Set what MindSpore reads when it is imported, where the user has not, and as long as that is of use."""
+    if "mindspore" in sys.modules:
+        return
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "skipvit-mindspore"
+    for name, value in {
+        "GLOG_v": "3",  # errors only: MindSpore's warnings are for its own developers
+        "OMP_WAIT_POLICY": "PASSIVE",  # fused kernels' OpenMP threads must not spin beside MindSpore's own
+        "MS_COMPILER_CACHE_PATH": str(cache),  # of kernels; by default the working directory
+        "MS_GRAPH_KERNEL_TILING": "none",  # no stored tilings; else a line is printed for every kernel
+    }.items():
+        os.environ.setdefault(name, value)
+    atexit.register(_silence_destructors)
 
 
-def set_up(device_target: str) -> None:
-    """Choose the device and compile to static graphs.
+def _silence_destructors() -> None:
+    """MindSpore's cells report errors when they are collected while the interpreter shuts down."""
+    if "mindspore" in sys.modules:
+        sys.modules["mindspore"].nn.Cell.__del__ = lambda cell: None
+
+
+def set_up(device_target: str, fused_kernels: str = "auto", amp_level: str = "O0") -> None:
+    """Choose the device, compile to static graphs, and on CPU fuse small operators to kernels (by AKG).
+
+    Args:
+        fused_kernels: `on`, `off`, or `auto`: on where AKG starts, and a line in the log where it does not.
+        amp_level: Of the networks to come; AKG's kernels for CPU are float32 (O0) only.
 
     Raises:
-        UserError: The device is unknown, or its runtime is not on this machine.
+        UserError: The device is unknown, or its runtime is not on this machine; or fused kernels are asked for and
+            there are none.
     """
     import mindspore as ms
 
@@ -31,6 +66,73 @@ def set_up(device_target: str) -> None:
             f" {ms.__version__} can load; install CANN and MindSpore's Ascend build, or use --device_target CPU"
         ) from error
     ms.set_context(mode=ms.GRAPH_MODE)
+    if device_target == "CPU":
+        _set_fusion(fused_kernels, amp_level)
+
+
+def _set_fusion(fused_kernels: str, amp_level: str) -> None:
+    import mindspore as ms
+
+    ms.set_context(enable_graph_kernel=False)
+    if fused_kernels == "off":
+        return
+    problem = _fusion_problem(amp_level) or _start_fusion()
+    if problem and fused_kernels == "on":
+        raise UserError(f"runtime.fused_kernels on: {problem}, or set it to auto")
+    if problem:
+        log.warning("fused kernels are off, training will be slower: %s", problem)
+
+
+def compile_ahead(cell: "nn.Cell", *inputs: "Tensor") -> None:
+    """Compile a cell's graph for inputs like these, before it is called with any.
+
+    AKG writes a log of its own to the working directory while it compiles: let that be the kernels' cache.
+    """
+    import mindspore as ms
+
+    if not ms.get_context("enable_graph_kernel"):
+        cell.compile(*inputs)
+        return
+    here = Path.cwd()
+    os.chdir(os.environ["MS_COMPILER_CACHE_PATH"])
+    try:
+        cell.compile(*inputs)
+    finally:
+        os.chdir(here)
+
+
+def _start_fusion() -> Optional[str]:
+    """Switch AKG on and have it compile a first kernel; why that fails, if it does."""
+    import mindspore as ms
+    from mindspore import ops
+
+    class Probe(ms.nn.Cell):
+        def construct(self, x: ms.Tensor) -> ms.Tensor:
+            return ops.tanh(x) * x + x
+
+    cache, probe, inputs = Path(os.environ["MS_COMPILER_CACHE_PATH"]), Probe(), ms.Tensor([0.5, -0.5], ms.float32)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        ms.set_context(enable_graph_kernel=True, graph_kernel_flags=FUSION_FLAGS)
+        compile_ahead(probe, inputs)
+        probe(inputs).asnumpy()
+    except (OSError, RuntimeError) as error:
+        ms.set_context(enable_graph_kernel=False)
+        return f"AKG does not start ({str(error).strip().splitlines()[0]}); see that {cache} can be written"
+    return None
+
+
+def _fusion_problem(amp_level: str) -> Optional[str]:
+    """Why AKG cannot start or would not pay, with the remedy; None where it can."""
+    if amp_level != "O0":
+        return "AKG fails to compile float16 for CPU; set train.amp_level to O0"
+    if importlib.util.find_spec("mindspore._akg") is None:
+        return "this build of MindSpore has no AKG; use the Linux build"
+    if importlib.util.find_spec("decorator") is None:
+        return "AKG needs a package that MindSpore does not install; pip install decorator"
+    if os.environ.get("OMP_WAIT_POLICY", "").upper() != "PASSIVE":
+        return "OMP_WAIT_POLICY is not PASSIVE; set it so before Python starts, or import src before mindspore"
+    return None
 
 
 def set_seeds(seed: int, epoch: int = 0) -> None:

@@ -26,20 +26,27 @@ def load_timm(net: nn.Cell, path: Union[str, Path]) -> None:
     Raises:
         UserError: The file is missing or unreadable, or names are missing, extra or misshapen (all are listed).
     """
-    arrays = {}
-    for name, array in read(path).items():
-        name = _NORM.sub(lambda m: f"{m[1]}{m[2]}.{_NORM_NAMES[m[3]]}", name)
-        arrays[name] = array.reshape(len(array), -1) if name == "patch_embed.proj.weight" else array
-    assign(net, arrays, path)
+    assign(net, _from_timm(read(path)), path)
 
 
 def load_checkpoint(net: nn.Cell, path: Union[str, Path]) -> None:
-    """Load a checkpoint of this project into a network: the averaged (EMA) weights where it holds any.
+    """Load a checkpoint of this project into a network, or a file with timm's names.
+
+    Of a training's state, the averaged (EMA) weights are taken where it holds any.
 
     Raises:
         UserError: As `load_timm`.
     """
-    assign(net, network_weights(read(path)), path)
+    arrays = network_weights(read(path))
+    assign(net, _from_timm(arrays) if "norm.weight" in arrays else arrays, path)
+
+
+def _from_timm(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    renamed = {_NORM.sub(lambda m: f"{m[1]}{m[2]}.{_NORM_NAMES[m[3]]}", name): a for name, a in arrays.items()}
+    kernel = renamed.get("patch_embed.proj.weight")
+    if kernel is not None:
+        renamed["patch_embed.proj.weight"] = kernel.reshape(len(kernel), -1)
+    return renamed
 
 
 def network_weights(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -72,6 +79,8 @@ def read(path: Union[str, Path]) -> dict[str, np.ndarray]:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist; name one with --ckpt FILE")
+    if path.suffix not in (".ckpt", ".safetensors"):
+        raise UserError(f"checkpoint {path} must end in .ckpt or .safetensors")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

@@ -16,17 +16,21 @@ SHARED = ROOT.parent / "shared"
 
 @pytest.fixture(autouse=True, scope="session")
 def device():
-    runtime.set_up("CPU")
+    runtime.set_up("CPU", fused_kernels="off")
 
 
-@pytest.fixture(params=["graph", "pynative"])
-def mode(request):
-    """Run the test in both execution modes."""
+@pytest.fixture(params=["graph", "fused", "pynative"])
+def mode(request, monkeypatch, tmp_path):
+    """Run the test as a graph of plain kernels, of fused ones, and in PyNative."""
     import mindspore as ms
 
-    ms.set_context(mode=ms.GRAPH_MODE if request.param == "graph" else ms.PYNATIVE_MODE)
+    if request.param == "fused":
+        monkeypatch.chdir(tmp_path)  # AKG leaves a log
+        runtime.set_up("CPU", fused_kernels="on")
+    elif request.param == "pynative":
+        ms.set_context(mode=ms.PYNATIVE_MODE)
     yield request.param
-    ms.set_context(mode=ms.GRAPH_MODE)
+    runtime.set_up("CPU", fused_kernels="off")
 
 
 @pytest.fixture(autouse=True)

@@ -34,7 +34,9 @@ def test_train_leaves_a_run_folder(trained):
     cwd, done = trained
     (folder,) = (cwd / "runs").iterdir()
     assert sorted(path.name for path in cwd.iterdir()) == ["runs"]
-    assert sorted(path.name for path in folder.iterdir()) == ["checkpoints", "config.yaml", "metrics.csv", "train.log"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "checkpoints", "classes.txt", "config.yaml", "metrics.csv", "train.log"]  # fmt: skip
+    assert (folder / "classes.txt").read_text() == "ant\nbee\ncat\n"
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
     with (folder / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -83,6 +85,10 @@ def test_resume_with_more_epochs(trained):
     assert "going on after epoch 2" in done.stdout
     with (folder / "metrics.csv").open() as file:
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3"]
+    fewer = run("train.py", "--resume", folder, "train.epochs=2", cwd=cwd)
+    assert (fewer.returncode, fewer.stderr.count("\n")) == (2, 1)
+    assert "has done 3 epochs already" in fewer.stderr
+    assert "epochs: 3" in (folder / "config.yaml").read_text()
     refused = run("train.py", "--resume", folder, "data.batch_size=4", cwd=cwd)
     assert refused.stderr.startswith("error: override 'data.batch_size=4'")
 
@@ -107,8 +113,10 @@ def test_skipvit_s_takes_a_step_at_224(tmp_path, photos):
         ("train.py", ["model.tokns=none"], "unknown key model.tokns; did you mean model.tokens?"),
         ("train.py", ["model.tokens=6(55)+11"], "tokens spec '6(55)+11': ratio '55' must be a percentage"),
         ("train.py", ["model.tokens=6(55%)+13"], "tokens spec '6(55%)+13': block 13 is out of range"),
+        ("train.py", ["data.auto_augment=foo"], "data.auto_augment 'foo': MindCV refuses it"),
+        ("train.py", ["model.mlp_ratio=0.001"], "model.mlp_ratio 0.001 leaves no channel"),
         ("train.py", ["data.root=nowhere"], "data.root nowhere is not a folder"),
-        ("train.py", ["data.root=."], "nor class folders with images"),
+        ("train.py", ["data.root=."], "no class folders with images"),
         ("train.py", ["model.image_size=18"], "image_size 18x18 is not a multiple of the patch size 4"),
         ("train.py", ["--device_target", "Ascend"], "--device_target Ascend: this machine has no Ascend runtime"),
         ("train.py", ["--device_target", "TPU"], "--device_target 'TPU' is unknown; choose one of CPU, Ascend"),
@@ -128,7 +136,7 @@ def test_a_mistake_gets_one_line(tmp_path, script, arguments, message):
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
     assert message in done.stderr
-    assert list(tmp_path.iterdir()) == []
+    assert {path.name for path in tmp_path.iterdir()} <= {"data"}  # the digits, and no run folder
 
 
 def test_checkpoints_that_do_not_fit_are_named(trained, tmp_path):
@@ -144,6 +152,17 @@ def test_checkpoints_that_do_not_fit_are_named(trained, tmp_path):
         damaged = run(script, *QUICK, "--ckpt", broken, cwd=cwd)
         assert (damaged.returncode, damaged.stderr.count("\n")) == (2, 1)
         assert damaged.stderr.startswith(f"error: checkpoint {broken} cannot be read")
+
+
+def test_data_of_other_classes_is_refused(trained, photos, tmp_path):
+    cwd, _ = trained
+    (best,) = cwd.glob("runs/*/checkpoints/best.ckpt")
+    for name in ("ant", "bee"):
+        (tmp_path / "val").mkdir(exist_ok=True)
+        (tmp_path / "val" / name).symlink_to(photos / "val" / name)
+    done = run("eval.py", "--ckpt", best, f"data.root={tmp_path}", cwd=cwd)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "cat only in one of them" in done.stderr
 
 
 def test_a_run_folder_is_not_used_twice(trained, photos):

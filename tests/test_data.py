@@ -118,8 +118,10 @@ def test_missing_and_empty_folders_are_refused(tmp_path, photos):
         return str(error.value)
 
     assert "nowhere is not a folder" in refused(f"data.root={tmp_path}/nowhere")
+    (tmp_path / "none").mkdir()
+    assert "no folder train, and no class folders with images" in refused(f"data.root={tmp_path}/none")
     (tmp_path / "none" / "train" / "ant").mkdir(parents=True)
-    assert "neither a folder val nor class folders" in refused(f"data.root={tmp_path}/none")
+    assert "none has no folder val; set" in refused(f"data.root={tmp_path}/none")
     (tmp_path / "none" / "val" / "ant").mkdir(parents=True)
     assert "train holds no images" in refused(f"data.root={tmp_path}/none")
     assert "exceeds the 18 training images" in refused(f"data.root={photos}", "data.batch_size=20")

@@ -36,7 +36,9 @@ def make_config(tmp_path, *overrides):
 def run(config, tmp_path, name="run", resume=False):
     folder = RunFolder(tmp_path / name)
     if not resume:
-        folder = RunFolder.create(replace(config, run=replace(config.run, dir=str(folder.path))), "test")
+        folder = RunFolder.create(
+            replace(config, run=replace(config.run, dir=str(folder.path))), "test", ["a", "b", "c"]
+        )
     train(config, open_source(config.data), lambda: from_config(config.model, config.train.amp_level), folder, resume)
     return folder
 

@@ -191,6 +191,8 @@ def build(
     patch_embed = PatchEmbed((height, width), patch_size, in_channels, embed_dim)
     num_patches = patch_embed.grid[0] * patch_embed.grid[1]
     mlp_dim = int(embed_dim * mlp_ratio)
+    if mlp_dim < 1:
+        raise UserError(f"model.mlp_ratio {mlp_ratio:g} leaves no channel in the MLP of width {embed_dim}")
     geometry = Geometry(num_patches, patch_embed.patch_dim, depth, embed_dim, mlp_dim, num_classes)
     plan = resolve(parse(tokens), geometry)
     rates = [drop_path_rate * i / max(depth - 1, 1) for i in range(depth)]

@@ -28,13 +28,16 @@ log = logging.getLogger("skipvit")
 
 @dataclass(frozen=True)
 class Epoch:
-    """What the training part of one epoch came to. The first step of a graph, which compiles it, is not in `img_s`."""
+    """What the training part of one epoch came to.
+
+    Compiling is in `seconds` and not in `img_s`. `skipped` counts the steps whose loss or gradients were not finite.
+    """
 
     loss: float
     lr: float
     img_s: float
     seconds: float
-    overflows: int
+    skipped: int
 
 
 def train(config: Config, source: Source, build: Callable[[], nn.Cell], run: RunFolder, resume: bool) -> None:
@@ -118,25 +121,23 @@ def _train_epoch(
     first = (number - 1) * loader.get_dataset_size()
     step.set_train()
     losses, finite = [], []
-    compiled = bool(step.compile_cache)
-    started = timed = time.monotonic()
-    timed_steps = loader.get_dataset_size() - (not compiled)
+    started = computing = time.monotonic()
     for index, (images, labels) in enumerate(loader.create_tuple_iterator(num_epochs=1)):
+        if not step.compile_cache:
+            runtime.compile_ahead(step, images, labels)
+            computing = time.monotonic()
         loss, is_finite = step(images, labels)
         losses.append(loss)
         finite.append(is_finite)
-        if index == 0 and not compiled:
-            loss.asnumpy()
-            timed = time.monotonic()
         note = ""
         if index % STEPS_BETWEEN_NOTES == 0:
             note = f"epoch {number} loss {float(loss.asnumpy()):.4f} lr {rates[first + index]:.2e}"
         progress.advance(len(images), note)
     mean = float(np.mean([loss.asnumpy() for loss in losses]))
     now = time.monotonic()
-    img_s = timed_steps * config.data.batch_size / (now - timed)
-    overflows = sum(not flag.asnumpy() for flag in finite)
-    return Epoch(mean, rates[first + len(losses) - 1], img_s, now - started, overflows)
+    img_s = len(losses) * config.data.batch_size / (now - computing)
+    skipped = sum(not flag.asnumpy() for flag in finite)
+    return Epoch(mean, rates[first + len(losses) - 1], img_s, now - started, skipped)
 
 
 def _row(number: int, phase: Phase, epoch: Epoch, top1: Optional[float], top5: Optional[float]) -> dict[str, object]:
@@ -164,7 +165,7 @@ def _report(config: Config, phase: Phase, number: int, epoch: Epoch, top1: Optio
         "" if top1 is None else f"top-1 {top1:.2f}%, ",
         epoch.img_s,
         progress.left(),
-        f", {epoch.overflows} steps overflowed" if epoch.overflows else "",
+        f", {epoch.skipped} steps were not finite" if epoch.skipped else "",
     )
 
 

@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+from typing import Optional
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -30,7 +31,8 @@ class Progress:
             disable=not self.terminal, dynamic_ncols=True, smoothing=0.1,
         )  # fmt: skip
         self.title, self.unit, self.total, self.done, self.before = title, unit, total, done, done
-        self.started = self.spoke = time.monotonic()
+        self.started: Optional[float] = None
+        self.spoke = time.monotonic()
         self.redirect = logging_redirect_tqdm([log]) if self.terminal else None
 
     def __enter__(self) -> "Progress":
@@ -46,6 +48,8 @@ class Progress:
     def advance(self, units: int, note: str = "") -> None:
         """Count work as done; `note` is shown beside it."""
         self.done += units
+        if self.started is None:  # the first work done may have compiled a graph: the rate is of what follows
+            self.started, self.before = time.monotonic(), self.done
         if self.terminal:
             self.bar.set_postfix_str(note, refresh=False)
             self.bar.update(units)
@@ -54,6 +58,8 @@ class Progress:
             log.info("%s %d/%d %s %s, %s left", self.title, self.done, self.total, self.unit, note, self.left())
 
     def left(self) -> str:
-        """Time left at the mean rate so far, as h:mm:ss."""
-        rate = (self.done - self.before) / max(time.monotonic() - self.started, 1e-9)
-        return tqdm.format_interval((self.total - self.done) / rate) if rate else "?"
+        """Time left at the mean rate so far, as mm:ss or h:mm:ss."""
+        if self.done == self.before:
+            return "?"
+        rate = (self.done - self.before) / (time.monotonic() - self.started)
+        return tqdm.format_interval((self.total - self.done) / rate)

@@ -1,6 +1,7 @@
 """A run's folder: resolved config, metrics, log and checkpoints.
 
 config.yaml      the resolved configuration
+classes.txt      the names of the classes, in the order of the outputs
 metrics.csv      a row an epoch
 train.log        what was printed
 checkpoints/     last.ckpt (all that a resume needs) and best.ckpt (the weights to use)
@@ -10,6 +11,7 @@ import csv
 import io
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional, Union
 
@@ -26,13 +28,14 @@ class RunFolder:
     def __init__(self, path: Union[str, Path]) -> None:
         self.path = Path(path)
         self.config = self.path / "config.yaml"
+        self.classes = self.path / "classes.txt"
         self.metrics = self.path / "metrics.csv"
         self.log = self.path / "train.log"
         self.last = self.path / "checkpoints" / "last.ckpt"
         self.best = self.path / "checkpoints" / "best.ckpt"
 
     @classmethod
-    def create(cls, config: Config, name: str) -> "RunFolder":
+    def create(cls, config: Config, name: str, classes: Sequence[str]) -> "RunFolder":
         """Make the folder `run.dir`, or runs/NAME-DATE-TIME.
 
         Raises:
@@ -48,6 +51,7 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"run.dir {run.path} cannot be made: {error.strerror}") from error
         write_atomically(run.config, dump(config))
+        write_atomically(run.classes, "".join(f"{name}\n" for name in classes))
         write_atomically(run.metrics, _row(COLUMNS))
         return run
 
@@ -68,6 +72,20 @@ class RunFolder:
         """The run that a checkpoint lies in, if it lies in one."""
         run = cls(checkpoint.parent.parent)
         return run if checkpoint.parent.name == "checkpoints" and run.config.is_file() else None
+
+    def check_classes(self, classes: Sequence[str]) -> None:
+        """Refuse data whose classes are not those that the run was trained on.
+
+        Raises:
+            UserError: They differ, or are in another order.
+        """
+        trained = self.classes.read_text(encoding="utf-8").splitlines() if self.classes.is_file() else list(classes)
+        if trained != list(classes):
+            differing = sorted(set(trained) ^ set(classes))
+            raise UserError(
+                f"the data's classes are not those of the run {self.path}: {', '.join(differing[:10])} only in one of"
+                f" them ({self.classes.name} lists the run's)"
+            )
 
     def read_rows(self) -> list[dict[str, str]]:
         """The rows of metrics.csv."""

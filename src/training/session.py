@@ -7,7 +7,7 @@ from pathlib import Path
 
 from src import cli, runtime
 from src.config import Config, dump, load, with_classes
-from src.data import Source, open_source, val_loader
+from src.data import Source, check_transforms, open_source, val_loader
 from src.errors import UserError
 from src.models import from_config
 from src.training.evaluate import evaluate
@@ -15,7 +15,7 @@ from src.training.loop import train
 from src.training.run_folder import RunFolder, write_atomically
 from src.weights import count_classes, load_checkpoint
 
-RESUME_MAY_CHANGE = ("train.epochs", "runtime.")
+RESUME_MAY_CHANGE = ("train.epochs=", "data.root=", "data.workers=", "runtime.")
 
 log = logging.getLogger("skipvit")
 
@@ -23,7 +23,7 @@ log = logging.getLogger("skipvit")
 def begin(config: Config, name: str) -> None:
     """Start a new run; its folder is `run.dir`, or named after `name`."""
     config, source = _prepare(config)
-    run = RunFolder.create(config, name)
+    run = RunFolder.create(config, name, source.classes)
     _train(config, source, run, resume=False)
 
 
@@ -35,9 +35,16 @@ def go_on(folder: str, overrides: Sequence[str]) -> None:
     """
     for override in overrides:
         if not override.startswith(RESUME_MAY_CHANGE):
-            raise UserError(f"override {override!r}: a resumed run may only change {' and '.join(RESUME_MAY_CHANGE)}*")
+            raise UserError(
+                f"override {override!r}: a resumed run may only change train.epochs, data.root, data.workers, runtime.*"
+            )
     run = RunFolder.open(folder)
-    config, source = _prepare(load(run.config, overrides))
+    config = load(run.config, overrides)
+    done = max([int(row["epoch"]) for row in run.read_rows()], default=0)
+    if config.train.epochs < done:
+        raise UserError(f"train.epochs {config.train.epochs}: the run {run.path} has done {done} epochs already")
+    config, source = _prepare(config)
+    run.check_classes(source.classes)
     write_atomically(run.config, dump(config))
     _train(config, source, run, resume=True)
 
@@ -48,12 +55,15 @@ def evaluate_checkpoint(config: Config, checkpoint: Path) -> dict[str, object]:
     Raises:
         UserError: The checkpoint does not fit the configuration, or the data is refused.
     """
-    runtime.set_up(config.runtime.device_target)
+    runtime.set_up(config.runtime.device_target, config.runtime.fused_kernels, config.train.amp_level)
     config = with_classes(config, count_classes(checkpoint))
     network = from_config(config.model, config.train.amp_level)
     load_checkpoint(network, checkpoint)
     source = open_source(config.data, splits=("val",))
     source.check_fits(config.model.num_classes)
+    run = RunFolder.of_checkpoint(checkpoint)
+    if run is not None:
+        run.check_classes(source.classes)
     accuracy = evaluate(network, val_loader(source, config), config.data.batch_size)
     return {
         "top1": round(accuracy.top1, 4),
@@ -64,11 +74,12 @@ def evaluate_checkpoint(config: Config, checkpoint: Path) -> dict[str, object]:
 
 
 def _prepare(config: Config) -> tuple[Config, Source]:
-    runtime.set_up(config.runtime.device_target)
+    runtime.set_up(config.runtime.device_target, config.runtime.fused_kernels, config.train.amp_level)
     from_config(dataclasses.replace(config.model, num_classes=config.model.num_classes or 1))  # refuse early
     source = open_source(config.data)
     config = with_classes(config, len(source.classes))
     source.check_fits(config.model.num_classes)
+    check_transforms(config)
     return config, source
 
 

@@ -1,0 +1,1 @@
+"""Tools, each `python -m src.tools.NAME`."""

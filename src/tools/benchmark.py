@@ -1,0 +1,349 @@
+"""Speed of schedules in training and inference, interleaved so that the machine's drift cancels.
+
+Example: python -m src.tools.benchmark --specs none "6(55%)+11" --json bench.json --png bench.png
+"""
+
+import argparse
+import json
+import logging
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from src import cli, runtime
+from src.config import Config, dump, load
+from src.errors import FailureError, UserError
+from src.models.schedule import parse
+from src.tools.peers import INSTALL, Peer, Sizes, missing
+from src.tools.timing import Timing, interleave, markdown, share_of_ideal
+
+TABLE1 = (
+    "none", "6(45%)+fused", "4,7(30%,30%)+10", "4,7(30%,30%)+11", "6,8(35%,35%)+10", "6,8(35%,35%)+11", "6(45%)+11",
+    "6(50%)+11", "6(55%)+11",
+)  # fmt: skip
+CONFIG = Path(__file__).resolve().parents[2] / "configs" / "vit_s.yaml"
+PRECISION = {"float32": "O0", "float16": "O2"}
+
+log = logging.getLogger("skipvit")
+
+
+def main(argv: Sequence[str]) -> None:
+    args = _parser().parse(argv)
+    cli.start_log()
+    if args.probe:
+        print(json.dumps(_probe(load(args.probe))))
+        return
+    config = _config(args)
+    specs = _with_dense_first(args.specs)
+    report = measure(config, specs, args.pairs, args.steps, args.peer, args.data)
+    print(table(report))
+    if args.json:
+        Path(args.json).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if args.markdown:
+        Path(args.markdown).write_text(table(report), encoding="utf-8")
+    if args.png:
+        from src.tools.benchmark_plot import plot
+
+        plot(report, Path(args.png))
+
+
+def measure(config: Config, specs: Sequence[str], pairs: int, steps: int, peers: Sequence[str], data: str) -> dict:
+    """Measure every spec, and peers, and describe where that was.
+
+    Args:
+        specs: The dense model's first: gains are over it.
+        pairs: Rounds in which every contestant has a turn.
+        steps: Timed steps of a turn.
+        peers: Kinds of `src.tools.peers`.
+        data: A configuration whose data pipeline is timed too; empty for none.
+    """
+    sizes = sizes_of(config)
+    workers = [Peer(kind, sizes) for kind in peers if _is_installed(kind)]
+    probes = {spec: _probe_elsewhere(config, spec) for spec in specs}
+    contestants, plans, moves = _contestants(config, sizes, specs)
+    for worker in workers:
+        contestants.update(worker.contestants())
+    timings: dict[str, Timing] = {}
+    for kind in ("train", "infer"):
+        log.info("timing %s: %d rounds of %d steps", kind, pairs, steps)
+        chosen = {name: run for name, run in contestants.items() if name.startswith(kind)}
+        timings.update(interleave(chosen, pairs, steps, base=f"{kind} none"))
+    selecting = interleave(moves, pairs, steps, base=next(iter(moves))) if moves else {}
+    rows = []
+    for spec in specs:
+        train, infer = timings[f"train {spec}"], timings[f"infer {spec}"]
+        ideal = plans[spec].ideal_gain
+        selected = selecting[spec].median if spec in moves else 0.0
+        rows.append(
+            {
+                "spec": spec,
+                "train_img_s": sizes.batch_size / train.median,
+                "train_spread": train.spread,
+                "infer_img_s": sizes.batch_size / infer.median,
+                "infer_spread": infer.spread,
+                "gain": train.gain,
+                "infer_gain": infer.gain,
+                "ideal_gain": ideal,
+                "share_of_ideal": share_of_ideal(train.gain, ideal),
+                "select_share": selected / train.median,
+                **probes[spec],
+            }
+        )
+    others = [_peer_row(name, timings, sizes) for name in timings if name.split(" ", 1)[1] not in specs]
+    report = {
+        "environment": environment(config, sizes, pairs, steps, [w.versions for w in workers]),
+        "rows": rows,
+        "peers": others,
+    }
+    for worker in workers:
+        worker.close()
+    if data:
+        report["data_img_s"] = _time_data(load(data))
+    return report
+
+
+def _peer_row(name: str, timings: dict[str, Timing], sizes: Sizes) -> dict:
+    """A peer's figures, and how many times as fast our dense model and our fastest spec are."""
+    timing = timings[name]
+    return {
+        "name": name,
+        "img_s": sizes.batch_size / timing.median,
+        "spread": timing.spread,
+        "dense_is_times": 1 / (1 + timing.gain),
+    }
+
+
+def table(report: dict) -> str:
+    """The report as Markdown."""
+    header = ["schedule", "train img/s", "gain", "ideal", "share of ideal", "infer img/s", "select + rejoin", "peak MB",
+              "compile s", "cached"]  # fmt: skip
+    rows = [
+        [
+            f"`{row['spec']}`",
+            f"{row['train_img_s']:.2f} ±{100 * row['train_spread']:.0f}%",
+            f"{100 * row['gain']:+.1f}%",
+            f"{100 * row['ideal_gain']:+.1f}%",
+            f"{100 * row['share_of_ideal']:.1f}%",
+            f"{row['infer_img_s']:.1f} ±{100 * row['infer_spread']:.0f}%",
+            f"{100 * row['select_share']:.2f}%",
+            f"{row['peak_memory_mb']:.0f}",
+            f"{row['compile_s']:.1f}",
+            f"{row['compile_cached_s']:.1f}",
+        ]
+        for row in report["rows"]
+    ]
+    text = markdown(header, rows)
+    if report["peers"]:
+        peers = [
+            [peer["name"], f"{peer['img_s']:.2f} ±{100 * peer['spread']:.0f}%", f"{peer['dense_is_times']:.2f}×"]
+            for peer in report["peers"]
+        ]
+        text += "\n" + markdown(["peer", "img/s", "our dense model is"], peers)
+    if "data_img_s" in report:
+        text += f"\nThe data pipeline alone: {report['data_img_s']:.0f} img/s\n"
+    facts = ", ".join(f"{key}: {value}" for key, value in report["environment"].items())
+    return f"{text}\n{facts}\n"
+
+
+def sizes_of(config: Config) -> Sizes:
+    """The sizes that a configuration's model has, for peers to be built of."""
+    from src.models import from_config
+
+    network = from_config(replace(config.model, tokens="none"))
+    return Sizes(
+        config.model.image_size, network.patch_embed.patch_size, network.geometry.embed_dim, network.geometry.depth,
+        network.blocks[0].attn.num_heads, network.geometry.num_classes, config.data.batch_size,
+    )  # fmt: skip
+
+
+def environment(config: Config, sizes: Sizes, pairs: int, steps: int, versions: Sequence[dict[str, str]]) -> dict:
+    """Where and how: no figure without it."""
+    import mindspore as ms
+
+    facts = {
+        "hardware": f"{_processor()}, {len(os.sched_getaffinity(0))} cores",
+        "device": config.runtime.device_target,
+        "fused_kernels": bool(ms.get_context("enable_graph_kernel")),
+        "precision": config.train.amp_level,
+        "model": config.model.name,
+        "image_size": f"{sizes.image_size}x{sizes.image_size}",
+        "batch_size": sizes.batch_size,
+        "rounds": f"{pairs} of {steps}",
+        "python": platform.python_version(),
+        "mindspore": ms.__version__,
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    for version in versions:
+        facts.update(version)
+    return facts
+
+
+def _contestants(config: Config, sizes: Sizes, specs: Sequence[str]) -> tuple[dict, dict, dict]:
+    """Runs of a training step and an inference of each spec by name, plans by spec, token moves alone by spec."""
+    from mindspore import Tensor
+
+    from src.models import from_config
+    from src.tools import token_moves
+
+    shared = _Shared(config, from_config(config.model, config.train.amp_level))
+    images, labels = (Tensor(array) for array in sizes.batch())
+    runs, plans, moves = {}, {}, {}
+    for number, spec in enumerate(specs, 1):
+        log.info("compiling %s (%d of %d)", spec, number, len(specs))
+        runs[f"train {spec}"] = _runner(shared.step(spec), images, labels)
+        network = shared.network.with_tokens(spec)
+        plans[spec] = network.plan
+        runs[f"infer {spec}"] = _runner(network.set_train(False), images)
+        if any(network.plan.kept):
+            moves[spec] = token_moves.runner(network, sizes.batch_size)
+    return runs, plans, moves
+
+
+class _Shared:
+    """One set of weights and one optimiser for the training steps of all specs."""
+
+    def __init__(self, config: Config, network: "SkipViT") -> None:  # noqa: F821
+        from src.training.optimizer import make_optimizer, make_scaler
+
+        self.config, self.network = config, network
+        self.optimizer = make_optimizer(config, network, [1e-4] * 100_000)
+        self.scaler = make_scaler(config)
+
+    def step(self, spec: str) -> "TrainStep":  # noqa: F821
+        from src.training.step import Loss, TrainStep
+
+        train = self.config.train
+        network = self.network.with_tokens(spec)
+        loss = Loss(network.geometry.num_classes, train.label_smoothing)
+        dynamic = train.loss_scale_type == "dynamic"
+        return TrainStep(network, loss, self.optimizer, self.scaler, None, train.clip_norm, dynamic).set_train()
+
+
+def _runner(cell: "nn.Cell", *inputs: "Tensor") -> Callable[[], None]:  # noqa: F821
+    """A call of a compiled cell that waits for its result."""
+    runtime.compile_ahead(cell, *inputs)
+
+    def run() -> None:
+        output = cell(*inputs)
+        (output[0] if isinstance(output, tuple) else output).asnumpy()
+
+    return run
+
+
+def _probe(config: Config) -> dict[str, float]:
+    """Compile time and peak memory of training; to be run in a process of its own."""
+    import resource
+
+    from mindspore import Tensor
+
+    from src.models import from_config
+
+    runtime.set_up(config.runtime.device_target, config.runtime.fused_kernels, config.train.amp_level)
+    images, labels = (Tensor(array) for array in sizes_of(config).batch())
+    step = _Shared(config, from_config(config.model, config.train.amp_level)).step(config.model.tokens)
+    started = time.perf_counter()
+    run = _runner(step, images, labels)
+    compiled = time.perf_counter() - started
+    for _ in range(2):
+        run()
+    return {"seconds": compiled, "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def _probe_elsewhere(config: Config, spec: str) -> dict[str, float]:
+    """Peak memory, and compile time with an empty kernel cache and with a full one."""
+    log.info("memory and compile time of %s", spec)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "config.yaml"
+        file.write_text(dump(replace(config, model=replace(config.model, tokens=spec))), encoding="utf-8")
+        environment = {**os.environ, "MS_COMPILER_CACHE_PATH": folder}
+        cold, warm = (_run_probe(file, environment) for _ in range(2))
+    return {
+        "peak_memory_mb": cold["megabytes"],
+        "compile_s": cold["seconds"],
+        "compile_cached_s": warm["seconds"],
+    }
+
+
+def _run_probe(file: Path, environment: dict[str, str]) -> dict[str, float]:
+    command = [sys.executable, "-m", "src.tools.benchmark", "--probe", str(file)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise FailureError(f"measuring in a process of its own failed: {done.stderr.strip()[-300:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _is_installed(kind: str) -> bool:
+    absent = missing(kind)
+    if absent:
+        log.warning("--peer %s is left out: %s not installed; %s", kind, ", ".join(absent), INSTALL)
+    return not absent
+
+
+def _time_data(config: Config) -> float:
+    """Images per second of one epoch of a configuration's training data, without a model."""
+    from src.data import open_source, train_loader
+
+    source = open_source(config.data)
+    runtime.set_seeds(config.train.seed, 1)
+    loader = train_loader(source, config, config.model.num_classes or len(source.classes))
+    started, images = time.perf_counter(), 0
+    for batch, _ in loader.create_tuple_iterator(num_epochs=1, output_numpy=True):
+        images += len(batch)
+    return images / (time.perf_counter() - started)
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _with_dense_first(specs: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(["none", *(str(parse(spec)) for spec in specs)]))
+
+
+def _config(args: argparse.Namespace) -> Config:
+    overrides = [
+        f"model.name={args.model}", f"model.image_size={args.image_size}", f"data.batch_size={args.batch_size}",
+        "data.mixup=0.0", "data.cutmix=0.0", f"train.amp_level={PRECISION[args.precision]}",
+        f"train.loss_scale_type={'fixed' if args.precision == 'float32' else 'dynamic'}", "train.loss_scale=1024",
+        "model.drop_path_rate=0.0", "runtime.device_target=CPU", *args.overrides,
+    ]  # fmt: skip
+    config = load(args.config or CONFIG, overrides)
+    if not isinstance(config.model.image_size, int):
+        raise UserError("the benchmark's images are square; give --image_size one number")
+    runtime.set_up(config.runtime.device_target, config.runtime.fused_kernels, config.train.amp_level)
+    return config
+
+
+def _parser() -> cli.Parser:
+    parser = cli.Parser(__doc__)
+    parser.add_argument("--specs", nargs="+", default=TABLE1, metavar="SPEC", help="schedules (Table 1); none is added")
+    parser.add_argument("--model", default="skipvit_s_16_224", metavar="NAME", help="skipvit_{ti,s,b}_16_224")
+    parser.add_argument("--image_size", type=cli.whole, default=224, metavar="N", help="pixels of a side (224)")
+    parser.add_argument("--batch_size", type=cli.whole, default=16, metavar="N", help="images of a batch (16)")
+    parser.add_argument("--precision", choices=PRECISION, default="float32")
+    parser.add_argument("--pairs", type=cli.whole, default=5, metavar="N", help="rounds of turns (5)")
+    parser.add_argument("--steps", type=cli.whole, default=1, metavar="N", help="timed steps of a turn (1)")
+    parser.add_argument(
+        "--peer", action="append", default=[], choices=("transformers", "mindcv"), help="also measure it (repeatable)"
+    )
+    parser.add_argument("--data", default="", metavar="CONFIG", help="also time the data pipeline of a configuration")
+    parser.add_argument("--json", metavar="FILE", help="write the figures")
+    parser.add_argument("--markdown", metavar="FILE", help="write the table")
+    parser.add_argument("--png", metavar="FILE", help="draw them")
+    parser.add_argument("--probe", help=argparse.SUPPRESS)  # what measures in another process
+    return parser
+
+
+if __name__ == "__main__":
+    cli.run(main)

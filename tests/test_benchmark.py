@@ -1,0 +1,89 @@
+"""The benchmark: its arithmetic, and a short run of it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from src.tools import benchmark, peers
+from src.tools.timing import Timing, interleave, share_of_ideal
+from tests.conftest import ROOT
+
+
+def test_medians_spread_and_gain():
+    timing = Timing(seconds=(1.0, 2.0, 4.0), base=(2.0, 3.0, 4.0))
+    assert timing.median == 2.0
+    assert timing.spread == pytest.approx((3.0 - 1.5) / 2 / 2.0)
+    assert timing.gain == pytest.approx(0.5)  # of 2.0, 1.5, 1.0
+
+
+def test_share_of_ideal():
+    assert share_of_ideal(0.27, 0.27) == 1.0
+    assert share_of_ideal(0.132, 0.27) == pytest.approx(1.132 / 1.27)
+
+
+def test_contestants_take_turns_and_steps_are_as_many_as_asked():
+    now, calls = [0.0], []
+
+    def contestant(name, seconds):
+        def run():
+            calls.append(name)
+            now[0] += seconds
+
+        return run
+
+    runs = {"none": contestant("none", 2.0), "fast": contestant("fast", 1.0)}
+    timings = interleave(runs, rounds=3, steps=4, base="none", clock=lambda: now[0])
+    assert calls == 5 * ["none"] + 5 * ["fast"] + 5 * ["fast"] + 5 * ["none"] + 5 * ["none"] + 5 * ["fast"]
+    assert timings["fast"].seconds == (1.0, 1.0, 1.0)
+    assert timings["fast"].gain == pytest.approx(1.0)
+    assert timings["none"].gain == pytest.approx(0.0)
+
+
+def test_dense_comes_first_and_once():
+    assert benchmark._with_dense_first(["6(55%)+11", "none", "6 (55%) + 11"]) == ["none", "6(55%)+11"]
+
+
+def test_a_missing_peer_is_left_out_with_a_line(monkeypatch, caplog):
+    monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: None)
+    assert not benchmark._is_installed("transformers")
+    assert "pip install torch transformers" in caplog.text
+    assert benchmark._is_installed("mindcv")
+
+
+def run(*arguments, cwd):
+    command = [sys.executable, "-m", "src.tools.benchmark", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600, check=False)
+
+
+def test_a_short_run(tmp_path):
+    done = run(
+        "--specs", "2(50%)+4", "--model", "skipvit_ti_16_224", "--image_size", 32, "--batch_size", 4, "--pairs", 3,
+        "--json", "b.json", "--markdown", "b.md", "--png", "b.png", "--peer", "mindcv", "model.depth=4",
+        "model.patch_size=4", "model.embed_dim=32", "model.num_heads=2", "model.num_classes=10", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    report = json.loads((tmp_path / "b.json").read_text())
+    dense, sparse = report["rows"]
+    assert (dense["spec"], sparse["spec"]) == ("none", "2(50%)+4")
+    assert dense["gain"] == dense["ideal_gain"] == 0.0
+    assert sparse["share_of_ideal"] == pytest.approx((1 + sparse["gain"]) / (1 + sparse["ideal_gain"]))
+    for row in report["rows"]:
+        for key in ("train_img_s", "infer_img_s", "peak_memory_mb", "compile_s", "compile_cached_s"):
+            assert row[key] > 0
+    assert dense["select_share"] == 0
+    assert 0 < sparse["select_share"] < 1
+    assert {peer["name"] for peer in report["peers"]} == {"train MindCV float32"}
+    assert {"hardware", "mindspore", "mindcv", "date", "batch_size"} <= report["environment"].keys()
+    assert "`2(50%)+4`" in (tmp_path / "b.md").read_text()
+    assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.json", "b.md", "b.png"]
+
+
+def test_mistakes_get_one_line(tmp_path):
+    done = run("--specs", "6(55)", cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("error: tokens spec '6(55)'")
