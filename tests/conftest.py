@@ -19,17 +19,22 @@ def device():
     runtime.set_up("CPU", fused_kernels="off")
 
 
-@pytest.fixture(params=["graph", "fused", "pynative"])
-def mode(request, monkeypatch, tmp_path):
-    """Run the test as a graph of plain kernels, of fused ones, and in PyNative."""
+@pytest.fixture(params=["graph", "pynative"])
+def mode(request):
+    """Run the test in both execution modes."""
     import mindspore as ms
 
-    if request.param == "fused":
-        monkeypatch.chdir(tmp_path)  # AKG leaves a log
-        runtime.set_up("CPU", fused_kernels="on")
-    elif request.param == "pynative":
-        ms.set_context(mode=ms.PYNATIVE_MODE)
+    ms.set_context(mode=ms.GRAPH_MODE if request.param == "graph" else ms.PYNATIVE_MODE)
     yield request.param
+    ms.set_context(mode=ms.GRAPH_MODE)
+
+
+@pytest.fixture
+def fused(monkeypatch, tmp_path):
+    """Run the test with fused kernels."""
+    monkeypatch.chdir(tmp_path)  # AKG leaves a log in the working directory
+    runtime.set_up("CPU", fused_kernels="on")
+    yield
     runtime.set_up("CPU", fused_kernels="off")
 
 

@@ -115,7 +115,7 @@ def test_skipvit_s_takes_a_step_at_224(tmp_path, photos):
         ("train.py", ["model.tokens=6(55%)+13"], "tokens spec '6(55%)+13': block 13 is out of range"),
         ("train.py", ["data.auto_augment=foo"], "data.auto_augment 'foo': MindCV refuses it"),
         ("train.py", ["model.mlp_ratio=0.001"], "model.mlp_ratio 0.001 leaves no channel"),
-        ("train.py", ["data.root=nowhere"], "data.root nowhere is not a folder"),
+        ("train.py", ["data.root=nowhere"], "nowhere is not a folder; set data.root"),
         ("train.py", ["data.root=."], "no class folders with images"),
         ("train.py", ["model.image_size=18"], "image_size 18x18 is not a multiple of the patch size 4"),
         ("train.py", ["--device_target", "Ascend"], "--device_target Ascend: this machine has no Ascend runtime"),

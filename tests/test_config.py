@@ -91,7 +91,7 @@ def test_a_wrong_override_is_named(empty, override, message):
     ("overrides", "message"),
     [
         (["data.mixup=0.8", "data.batch_size=15"], "data.batch_size 15 must be even"),
-        (["data.scale=[1.0, 0.5]"], "data.scale and data.ratio"),
+        (["data.scale=[1.0, 0.5]"], r"data\.scale \[1\.0, 0\.5\] and data\.ratio"),
         (["data.name=cifar10"], "must be train, test or all"),
         (["data.name=cifar10", "data.val_split=test", "data.crop_pct=0.5"], "are of image folders"),
         (["data.color_jitter=0.4", "data.auto_augment=randaug-m9"], "exclude each other"),

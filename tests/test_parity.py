@@ -9,6 +9,7 @@ import pytest
 from mindspore import Tensor
 from safetensors.numpy import save_file
 
+from src import runtime
 from src.errors import UserError
 from src.models import trace_tokens
 from src.weights import load_timm
@@ -75,6 +76,32 @@ def test_gradients_along_random_directions(case, spec):
         assert abs((gradient * direction).sum() - expected) < 1e-3 * scale + 1e-5, name
 
 
+@pytest.mark.parametrize("spec", ["4,7(30%,30%)+10", "4,7,10(30%,30%,30%)+fused"])
+def test_logits_places_and_gradients_with_fused_kernels(fused, case, spec):
+    weights, path, images = case
+    net = network(path, spec)
+    labels = Tensor(np.random.RandomState(3).standard_normal((2, 5)).astype(np.float32))
+
+    def objective(x):
+        logits = net(x)
+        return (logits * labels).sum(), logits
+
+    (_, logits), gradients = ms.value_and_grad(objective, None, net.trainable_params(), has_aux=True)(Tensor(images))
+    expected, kept = reference.forward(weights, images, spec)
+    assert np.abs(logits.asnumpy() - expected).max() < 2e-4
+    assert all((places == kept[block]).all() for block, places in trace_tokens(net, Tensor(images)).items())
+    runtime.set_up("CPU", fused_kernels="off")
+    plain = network(path, spec)
+
+    def plain_objective(x):
+        return (plain(x) * labels).sum()
+
+    _, plain_gradients = ms.value_and_grad(plain_objective, None, plain.trainable_params())(Tensor(images))
+    for parameter, one, other in zip(net.trainable_params(), gradients, plain_gradients):
+        error = np.abs(one.asnumpy() - other.asnumpy()).max()
+        assert error < 1e-3 * np.abs(other.asnumpy()).max() + 1e-5, parameter.name
+
+
 def test_names_that_do_not_fit_are_all_listed(case, tmp_path):
     weights, _, _ = case
     stored = {name: weight.astype(np.float32) for name, weight in weights.items()}
@@ -107,6 +134,16 @@ needs_shared = pytest.mark.skipif(not PARITY.is_dir(), reason="no stored cases h
 @needs_shared
 @pytest.mark.parametrize("number", range(4))
 def test_stored_cases(mode, number):
+    check_stored_case(number)
+
+
+@needs_shared
+@pytest.mark.parametrize("number", range(4))
+def test_stored_cases_with_fused_kernels(fused, number):
+    check_stored_case(number)
+
+
+def check_stored_case(number):
     shape = json.loads((PARITY / "cases.json").read_text())
     cases = np.load(PARITY / "cases.npz")
     net = mindcv.create_model(
