@@ -179,7 +179,7 @@ def _announce(config: Config, source: Source, state: State, phases: list[Phase],
         len(source.classes),
         train.images,
         val.images,
-        train.folder,
+        config.data.root,
     )
     for phase in phases:
         plan = state.network.with_tokens(phase.tokens).plan
