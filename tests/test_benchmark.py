@@ -62,7 +62,8 @@ def run(*arguments, cwd):
 def test_a_short_run(tmp_path):
     done = run(
         "--specs", "2(50%)+4", "--model", "skipvit_ti_16_224", "--image_size", 32, "--batch_size", 4, "--pairs", 3,
-        "--json", "b.json", "--markdown", "b.md", "--png", "b.png", "--peer", "mindcv", "model.depth=4", "runtime.fused_kernels=off",
+        "--json", "b.json", "--markdown", "b.md", "--png", "b.png", "--peer", "mindcv", "model.depth=4",
+        "runtime.fused_kernels=off",
         "model.patch_size=4", "model.embed_dim=32", "model.num_heads=2", "model.num_classes=10", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
