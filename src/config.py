@@ -23,6 +23,11 @@ def _number(value: object) -> object:
         return value
 
 
+def _switch(value: object) -> object:
+    """YAML reads on and off as true and false."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
 def _sequence(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
@@ -134,7 +139,7 @@ class RuntimeConfig:
     """Where to compute."""
 
     device_target: str = "CPU"
-    fused_kernels: Literal["auto", "on", "off"] = "auto"
+    fused_kernels: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)] = "auto"
 
 
 @dataclass(frozen=True, config=_CLOSED)

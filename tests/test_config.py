@@ -48,6 +48,14 @@ def test_overrides_win_and_numbers_are_numbers(empty):
     assert config.run.dir is None
 
 
+def test_on_and_off_are_words(empty, tmp_path):
+    for word in ("on", "off", "auto"):
+        config = load(empty, [f"runtime.fused_kernels={word}"])
+        assert config.runtime.fused_kernels == word
+        (tmp_path / "copy.yaml").write_text(dump(config))
+        assert load(tmp_path / "copy.yaml") == config
+
+
 def test_a_config_cannot_be_changed(empty):
     with pytest.raises(dataclasses.FrozenInstanceError):
         load(empty).model.tokens = "none"
