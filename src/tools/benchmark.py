@@ -109,7 +109,7 @@ def measure(config: Config, specs: Sequence[str], pairs: int, steps: int, peers:
 
 
 def _peer_row(name: str, timings: dict[str, Timing], sizes: Sizes) -> dict:
-    """A peer's figures, and how many times as fast our dense model and our fastest spec are."""
+    """A peer's figures, and how many times as fast our dense model is."""
     timing = timings[name]
     return {
         "name": name,
