@@ -52,7 +52,7 @@ def set_up(device_target: str, fused_kernels: str = "auto", amp_level: str = "O0
 
     Raises:
         UserError: The device is unknown, or its runtime is not on this machine; or fused kernels are asked for and
-            there are none.
+            there are none; or MindSpore's cache of graphs is on.
     """
     import mindspore as ms
 
@@ -65,6 +65,11 @@ def set_up(device_target: str, fused_kernels: str = "auto", amp_level: str = "O0
             f"--device_target {device_target}: this machine has no {device_target} runtime that MindSpore"
             f" {ms.__version__} can load; install CANN and MindSpore's Ascend build, or use --device_target CPU"
         ) from error
+    if os.environ.get("MS_COMPILER_CACHE_ENABLE", "0") != "0":
+        raise UserError(
+            "MS_COMPILER_CACHE_ENABLE is set: MindSpore's cache of graphs does not see that a schedule changed and runs"
+            " another one's graph; unset it (fused kernels are cached without it)"
+        )
     ms.set_context(mode=ms.GRAPH_MODE)
     if device_target == "CPU":
         _set_fusion(fused_kernels, amp_level)

@@ -34,6 +34,12 @@ def test_the_environment_is_set_before_mindspore_is_imported(tmp_path):
     assert python("import mindspore, os, src; print('OMP_WAIT_POLICY' in os.environ)") == "False"
 
 
+def test_the_cache_that_mixes_up_schedules_is_refused(monkeypatch):
+    monkeypatch.setenv("MS_COMPILER_CACHE_ENABLE", "1")
+    with pytest.raises(UserError, match="MS_COMPILER_CACHE_ENABLE is set: .* unset it"):
+        runtime.set_up("CPU", fused_kernels="off")
+
+
 @pytest.fixture
 def restored():
     yield

@@ -74,38 +74,36 @@ def measure(config: Config, specs: Sequence[str], pairs: int, steps: int, peers:
         log.info("timing %s: %d rounds of %d steps", kind, pairs, steps)
         chosen = {name: run for name, run in contestants.items() if name.startswith(kind)}
         timings.update(interleave(chosen, pairs, steps, base=f"{kind} none"))
-    selecting = interleave(moves, pairs, steps, base=next(iter(moves))) if moves else {}
-    rows = []
-    for spec in specs:
-        train, infer = timings[f"train {spec}"], timings[f"infer {spec}"]
-        ideal = plans[spec].ideal_gain
-        selected = selecting[spec].median if spec in moves else 0.0
-        rows.append(
-            {
-                "spec": spec,
-                "train_img_s": sizes.batch_size / train.median,
-                "train_spread": train.spread,
-                "infer_img_s": sizes.batch_size / infer.median,
-                "infer_spread": infer.spread,
-                "gain": train.gain,
-                "infer_gain": infer.gain,
-                "ideal_gain": ideal,
-                "share_of_ideal": share_of_ideal(train.gain, ideal),
-                "select_share": selected / train.median,
-                **probes[spec],
-            }
-        )
-    others = [_peer_row(name, timings, sizes) for name in timings if name.split(" ", 1)[1] not in specs]
+    if moves:
+        timings.update(interleave(moves, pairs, steps, base=next(iter(moves))))
+    own = {f"{kind} {spec}" for kind in ("train", "infer", "moves") for spec in specs}
     report = {
         "environment": environment(config, sizes, pairs, steps, [w.versions for w in workers]),
-        "rows": rows,
-        "peers": others,
+        "rows": [_row(spec, timings, plans[spec].ideal_gain, sizes) | probes[spec] for spec in specs],
+        "peers": [_peer_row(name, timings, sizes) for name in timings if name not in own],
     }
     for worker in workers:
         worker.close()
     if data:
         report["data_img_s"] = _time_data(load(data))
     return report
+
+
+def _row(spec: str, timings: dict[str, Timing], ideal: float, sizes: Sizes) -> dict:
+    """A schedule's figures."""
+    train, infer, moves = timings[f"train {spec}"], timings[f"infer {spec}"], timings.get(f"moves {spec}")
+    return {
+        "spec": spec,
+        "train_img_s": sizes.batch_size / train.median,
+        "train_spread": train.spread,
+        "infer_img_s": sizes.batch_size / infer.median,
+        "infer_spread": infer.spread,
+        "gain": train.gain,
+        "infer_gain": infer.gain,
+        "ideal_gain": ideal,
+        "share_of_ideal": share_of_ideal(train.gain, ideal),
+        "select_share": moves.median / train.median if moves else 0.0,
+    }
 
 
 def _peer_row(name: str, timings: dict[str, Timing], sizes: Sizes) -> dict:
@@ -185,44 +183,31 @@ def environment(config: Config, sizes: Sizes, pairs: int, steps: int, versions: 
 
 
 def _contestants(config: Config, sizes: Sizes, specs: Sequence[str]) -> tuple[dict, dict, dict]:
-    """Runs of a training step and an inference of each spec by name, plans by spec, token moves alone by spec."""
+    """Runs of a training step and an inference of each spec by name, plans by spec, token moves alone by name."""
     from mindspore import Tensor
 
-    from src.models import from_config
     from src.tools import token_moves
 
-    shared = _Shared(config, from_config(config.model, config.train.amp_level))
+    state = _new_state(config)
     images, labels = (Tensor(array) for array in sizes.batch())
     runs, plans, moves = {}, {}, {}
     for number, spec in enumerate(specs, 1):
         log.info("compiling %s (%d of %d)", spec, number, len(specs))
-        runs[f"train {spec}"] = _runner(shared.step(spec), images, labels)
-        network = shared.network.with_tokens(spec)
+        runs[f"train {spec}"] = _runner(state.step(config, spec), images, labels)
+        network = state.network.with_tokens(spec)
         plans[spec] = network.plan
         runs[f"infer {spec}"] = _runner(network.set_train(False), images)
         if any(network.plan.kept):
-            moves[spec] = token_moves.runner(network, sizes.batch_size)
+            moves[f"moves {spec}"] = token_moves.runner(network, sizes.batch_size)
     return runs, plans, moves
 
 
-class _Shared:
+def _new_state(config: Config) -> "State":  # noqa: F821
     """One set of weights and one optimiser for the training steps of all specs."""
+    from src.models import from_config
+    from src.training.state import new_state
 
-    def __init__(self, config: Config, network: "SkipViT") -> None:  # noqa: F821
-        from src.training.optimizer import make_optimizer, make_scaler
-
-        self.config, self.network = config, network
-        self.optimizer = make_optimizer(config, network, [1e-4] * 100_000)
-        self.scaler = make_scaler(config)
-
-    def step(self, spec: str) -> "TrainStep":  # noqa: F821
-        from src.training.step import Loss, TrainStep
-
-        train = self.config.train
-        network = self.network.with_tokens(spec)
-        loss = Loss(network.geometry.num_classes, train.label_smoothing)
-        dynamic = train.loss_scale_type == "dynamic"
-        return TrainStep(network, loss, self.optimizer, self.scaler, None, train.clip_norm, dynamic).set_train()
+    return new_state(config, lambda: from_config(config.model, config.train.amp_level), [1e-4] * 100_000)
 
 
 def _runner(cell: "nn.Cell", *inputs: "Tensor") -> Callable[[], None]:  # noqa: F821
@@ -242,11 +227,9 @@ def _probe(config: Config) -> dict[str, float]:
 
     from mindspore import Tensor
 
-    from src.models import from_config
-
     runtime.set_up(config.runtime.device_target, config.runtime.fused_kernels, config.train.amp_level)
     images, labels = (Tensor(array) for array in sizes_of(config).batch())
-    step = _Shared(config, from_config(config.model, config.train.amp_level)).step(config.model.tokens)
+    step = _new_state(config).step(config, config.model.tokens)
     started = time.perf_counter()
     run = _runner(step, images, labels)
     compiled = time.perf_counter() - started
@@ -316,7 +299,7 @@ def _config(args: argparse.Namespace) -> Config:
         f"model.name={args.model}", f"model.image_size={args.image_size}", f"data.batch_size={args.batch_size}",
         "data.mixup=0.0", "data.cutmix=0.0", f"train.amp_level={PRECISION[args.precision]}",
         f"train.loss_scale_type={'fixed' if args.precision == 'float32' else 'dynamic'}", "train.loss_scale=1024",
-        "model.drop_path_rate=0.0", "runtime.device_target=CPU", *args.overrides,
+        "model.drop_path_rate=0.0", "train.ema_decay=null", "runtime.device_target=CPU", *args.overrides,
     ]  # fmt: skip
     config = load(args.config or CONFIG, overrides)
     if not isinstance(config.model.image_size, int):

@@ -7,14 +7,13 @@ Names in last.ckpt start with what they belong to: `network.`, `optimizer.`, `em
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Optional
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, amp, nn
+from mindspore import Tensor, nn
 
 from src.errors import UserError
-from src.training.step import Ema
+from src.training.state import State
 from src.weights import read
 
 
@@ -28,35 +27,6 @@ class Reached:
     epoch: int = 0
     best_phase: int = 0
     best_top1: float = -1.0
-
-
-@dataclass(frozen=True)
-class State:
-    """All that changes in a training: what the steps of every phase share."""
-
-    network: nn.Cell
-    optimizer: nn.Optimizer
-    scaler: amp.LossScaler
-    ema: Optional[Ema]
-
-    def weights_to_use(self) -> nn.Cell:
-        """The network to evaluate and to save: the averaged one, where there is one."""
-        return self.ema.average if self.ema else self.network
-
-    def parameters(self) -> dict[str, Parameter]:
-        """Every parameter, by its name in last.ckpt."""
-        named = {f"network.{weight.name}": weight for weight in self.network.get_parameters()}
-        trained = {id(weight) for weight in named.values()}
-        for parameter in self.optimizer.get_parameters():
-            if id(parameter) not in trained and parameter.name != "learning_rate":  # a table that config gives
-                named[f"optimizer.{parameter.name}"] = parameter
-        if self.ema:
-            named.update({copy.name: copy for copy in self.ema.averages})  # their names start with "ema."
-            named["ema_steps"] = self.ema.steps
-        if isinstance(self.scaler, amp.DynamicLossScaler):
-            named["scaler.scale_value"] = self.scaler.scale_value
-            named["scaler.counter"] = self.scaler.counter
-        return named
 
 
 def save_state(path: Path, state: State, reached: Reached) -> None:

@@ -13,13 +13,14 @@ from mindspore import nn
 from src import runtime
 from src.config import Config
 from src.data import Source, train_loader, val_loader
-from src.training.checkpoint import Reached, State, restore_state, save_network, save_state
+from src.training.checkpoint import Reached, restore_state, save_network, save_state
 from src.training.evaluate import evaluate
-from src.training.optimizer import learning_rates, make_optimizer, make_scaler
+from src.training.optimizer import learning_rates
 from src.training.phases import Phase, plan_phases
 from src.training.progress import Progress
 from src.training.run_folder import RunFolder
-from src.training.step import Ema, Loss, TrainStep
+from src.training.state import State, new_state
+from src.training.step import TrainStep
 
 STEPS_BETWEEN_NOTES = 10
 
@@ -53,7 +54,7 @@ def train(config: Config, source: Source, build: Callable[[], nn.Cell], run: Run
     runtime.set_seeds(config.train.seed)
     steps = source.splits["train"].images // config.data.batch_size
     rates = learning_rates(config, steps)
-    state = _start(config, build, rates)
+    state = new_state(config, build, rates)
     reached = restore_state(run.last, state) if resume and run.last.exists() else Reached()
     phases = plan_phases(config.model.tokens, config.train.epochs, config.train.warmup_dense_epochs)
     _announce(config, source, state, phases, reached)
@@ -63,25 +64,11 @@ def train(config: Config, source: Source, build: Callable[[], nn.Cell], run: Run
         for phase in phases:
             if reached.epoch < phase.last:
                 gc.collect()  # a network that is freed while another compiles makes that one compile twice
-                step = _make_step(config, state, phase)
+                step = state.step(config, phase.tokens)
                 reached = _train_phase(config, source, run, state, phase, step, rates, reached, progress)
                 graphs += len(step.compile_cache)
                 del step
     log.info("done: %d training graphs compiled, best top-1 %.2f%%, in %s", graphs, reached.best_top1, run.best)
-
-
-def _start(config: Config, build: Callable[[], nn.Cell], rates: list[float]) -> State:
-    network = build()
-    ema = Ema(network, build(), config.train.ema_decay) if config.train.ema_decay is not None else None
-    return State(network, make_optimizer(config, network, rates), make_scaler(config), ema)
-
-
-def _make_step(config: Config, state: State, phase: Phase) -> TrainStep:
-    network = state.network.with_tokens(phase.tokens)
-    loss = Loss(network.geometry.num_classes, config.train.label_smoothing)
-    checks_overflow = config.train.loss_scale_type == "dynamic"
-    step = TrainStep(network, loss, state.optimizer, state.scaler, state.ema, config.train.clip_norm, checks_overflow)
-    return step.set_train()
 
 
 def _train_phase(
