@@ -37,7 +37,7 @@ def test_every_primitive_has_a_route_in_ge(tmp_path, spec):
     assert {"MatMul", "LayerNorm", "Softmax"} <= used
     assert used - GE_GRAPH_OPS == set()
     if spec != "none":
-        assert {"TopK", "Gather", "ScatterNd"} <= used
+        assert {"Gather", "ScatterNd"} <= used
 
 
 def test_the_list_of_primitives_finds_what_has_none(tmp_path):

@@ -36,7 +36,7 @@ def test_the_environment_is_set_before_mindspore_is_imported(tmp_path):
 
 def test_the_cache_that_mixes_up_schedules_is_refused(monkeypatch):
     monkeypatch.setenv("MS_COMPILER_CACHE_ENABLE", "1")
-    with pytest.raises(UserError, match="MS_COMPILER_CACHE_ENABLE is set: .* unset it"):
+    with pytest.raises(UserError, match=r"MS_COMPILER_CACHE_ENABLE is set: .* unset it"):
         runtime.set_up("CPU", fused_kernels="off")
 
 

@@ -12,6 +12,7 @@ from mindspore import dtype as mstype
 _LOWEST_FLOAT16 = -65504.0
 _sum = ops.ReduceSum(keep_dims=True)
 _multiply = ops.Mul()
+_less = ops.Less()  # of a number too: ops.less would make it LessScalar, which Ascend lacks
 
 
 def cls_scores(attention: Tensor) -> Tensor:
@@ -35,17 +36,24 @@ def rank(scores: Tensor, keep: int) -> tuple[Tensor, Tensor]:
     """
     patches = ops.cast(ops.stop_gradient(scores), mstype.float32)[:, 1:]
     patches = ops.select(ops.equal(patches, patches), patches, ops.full_like(patches, _LOWEST_FLOAT16))
-    best, _ = ops.topk(patches, keep)
-    threshold = best[:, keep - 1 :]
-    above = ops.greater(patches, threshold)
-    ties = ops.equal(patches, threshold)
-    room = keep - _count(above)[:, -1:]
-    kept = ops.logical_or(above, ops.logical_and(ties, ops.less_equal(_count(ties), room)))
-    kept_so_far = _count(kept)
     place = _count(ops.equal(patches, patches))  # 1, 2, 3, ...
+    kept = _less(_beaten_by(patches, place), float(keep))
+    kept_so_far = _count(kept)
     inverse = ops.select(kept, kept_so_far, keep + place - kept_so_far)
     inverse = ops.concat((ops.zeros_like(inverse[:, :1]), inverse), 1)
     return _invert(inverse), inverse
+
+
+def _beaten_by(scores: Tensor, place: Tensor) -> Tensor:
+    """By how many others each score is beaten, of equal ones by those at lower places: [B, N] → float32 [B, N].
+
+    Every pair is compared, which costs less than one attention head, and is exact in any type. TopK would be exact
+    in float16 only on Ascend 910A, and on CPU it breaks ties in no fixed order.
+    """
+    own, other = ops.expand_dims(scores, 2), ops.expand_dims(scores, 1)
+    earlier = ops.less(ops.expand_dims(place, 1), ops.expand_dims(place, 2))
+    beaten = ops.logical_or(ops.greater(other, own), ops.logical_and(ops.equal(other, own), earlier))
+    return ops.reduce_sum(ops.cast(beaten, mstype.float32), 2)
 
 
 def _count(mask: Tensor) -> Tensor:
