@@ -63,6 +63,7 @@ class ModelConfig:
     drop_rate: Probability = 0.0
     drop_path_rate: Probability = 0.0
     act: Literal["gelu_tanh", "gelu_erf"] = "gelu_tanh"
+    align_tokens: Size = 1
 
 
 @dataclass(frozen=True, config=_CLOSED)
@@ -114,7 +115,7 @@ class TrainConfig:
 class OptimizerConfig:
     """The optimiser and the learning rate over time.
 
-    The peak learning rate is lr * batch_size / lr_batch_size, or lr where lr_batch_size is null. It falls to min_lr,
+    The peak learning rate is lr * (batch_size * processes) / lr_batch_size, or lr where lr_batch_size is null. It falls to min_lr,
     or stays where it is if that is lower.
     """
 
@@ -140,6 +141,7 @@ class RuntimeConfig:
 
     device_target: str = "CPU"
     fused_kernels: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)] = "auto"
+    sink: Annotated[bool, Strict()] = False
 
 
 @dataclass(frozen=True, config=_CLOSED)
@@ -276,7 +278,7 @@ def _check_combinations(config: Config, place: str) -> None:
         raise UserError(f"{place}: {problem}")
 
 
-def peak_lr(config: Config) -> float:
-    """The highest learning rate of the run, scaled linearly with the batch (arXiv 1706.02677)."""
-    scale = config.data.batch_size / (config.optimizer.lr_batch_size or config.data.batch_size)
-    return config.optimizer.lr * scale
+def peak_lr(config: Config, processes: int = 1) -> float:
+    """The highest learning rate of the run, scaled linearly with the batch of all processes (arXiv 1706.02677)."""
+    batch = config.data.batch_size * processes
+    return config.optimizer.lr * batch / (config.optimizer.lr_batch_size or batch)

@@ -51,7 +51,11 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Geometry:
-    """The sizes of a ViT that decide its tokens and MACs."""
+    """The sizes of a ViT that decide its tokens and MACs.
+
+    Attributes:
+        align_tokens: Every drop leaves a multiple of so many tokens, [CLS] and fused token included.
+    """
 
     num_patches: int
     patch_dim: int
@@ -59,6 +63,7 @@ class Geometry:
     embed_dim: int
     mlp_dim: int
     num_classes: int
+    align_tokens: int = 1
 
 
 @dataclass(frozen=True)
@@ -112,8 +117,8 @@ def parse(spec: str) -> Schedule:
 def resolve(schedule: Schedule, geometry: Geometry) -> Plan:
     """Turn a schedule into static integers for a model of this geometry.
 
-    With n patch tokens present, a drop keeps ceil((1 - ratio) * n) of them, in exact arithmetic; a drop that
-    would drop nothing does nothing.
+    With n patch tokens present, a drop keeps ceil((1 - ratio) * n) of them, in exact arithmetic, and as many more as
+    `align_tokens` asks for; a drop that would drop nothing does nothing.
 
     Raises:
         UserError: A block lies outside the model, or fewer than one token would be kept.
@@ -131,6 +136,7 @@ def resolve(schedule: Schedule, geometry: Geometry) -> Plan:
         keep = math.ceil((1 - ratios.get(block, 0)) * patches)
         if keep < 1:
             raise _refused(str(schedule), f"it keeps {keep} of {patches} tokens in block {block}; lower the ratio")
+        keep = _align(keep, 1 + schedule.fused, geometry.align_tokens)
         kept.append(keep if keep < patches else 0)
         if kept[-1]:
             patches = keep + schedule.fused
@@ -139,6 +145,11 @@ def resolve(schedule: Schedule, geometry: Geometry) -> Plan:
     dense = [1 + geometry.num_patches] * geometry.depth
     gain = _macs(geometry, dense, dense) / macs - 1
     return Plan(schedule, tuple(kept), tuple(rejoins), tuple(tokens_in), tuple(tokens_out), macs, gain)
+
+
+def _align(keep: int, others: int, multiple: int) -> int:
+    """The least number from `keep` on that comes to a multiple together with `others`."""
+    return -(-(keep + others) // multiple) * multiple - others
 
 
 def _macs(geometry: Geometry, tokens_in: list[int], tokens_out: list[int]) -> int:

@@ -164,6 +164,7 @@ def build(
     drop_rate: float = 0.0,
     drop_path_rate: float = 0.0,
     act: str = "gelu_tanh",
+    align_tokens: int = 1,
 ) -> SkipViT:
     """Build a SkipViT.
 
@@ -174,6 +175,7 @@ def build(
         drop_rate: Dropout after position embedding, projection and MLP layers.
         drop_path_rate: Stochastic depth of the last block, rising linearly from 0 (arXiv 1603.09382).
         act: `gelu_tanh` or `gelu_erf`.
+        align_tokens: Drops leave a multiple of so many tokens; 16 is what Ascend's cube unit works in.
 
     Raises:
         UserError: Sizes that do not fit together, an unknown `act`, a refused spec.
@@ -193,7 +195,7 @@ def build(
     mlp_dim = int(embed_dim * mlp_ratio)
     if mlp_dim < 1:
         raise UserError(f"model.mlp_ratio {mlp_ratio:g} leaves no channel in the MLP of width {embed_dim}")
-    geometry = Geometry(num_patches, patch_embed.patch_dim, depth, embed_dim, mlp_dim, num_classes)
+    geometry = Geometry(num_patches, patch_embed.patch_dim, depth, embed_dim, mlp_dim, num_classes, align_tokens)
     plan = resolve(parse(tokens), geometry)
     rates = [drop_path_rate * i / max(depth - 1, 1) for i in range(depth)]
     return SkipViT(
