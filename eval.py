@@ -14,12 +14,15 @@ from src import cli
 def main(argv: Sequence[str]) -> None:
     parser = cli.Parser(__doc__)
     parser.add_argument("--ckpt", metavar="FILE", help="checkpoint to evaluate")
+    parser.add_argument("--distribute", action="store_true", help="share the images with the processes of msrun")
     args = parser.parse(argv)
     from src.training.run_folder import locate
     from src.training.session import evaluate_checkpoint
 
     config, checkpoint = locate(args.config, args.ckpt, args.overrides)
-    result = evaluate_checkpoint(config, checkpoint)
+    result = evaluate_checkpoint(config, checkpoint, args.distribute)
+    if result is None:
+        return
     print(f"checkpoint {checkpoint} on {config.data.root}")
     print(json.dumps(result))
 

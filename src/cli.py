@@ -64,10 +64,10 @@ def real(text: str) -> float:
     return value
 
 
-def start_log(file: Optional[Path] = None) -> None:
-    """Log to stdout, and to a file."""
+def start_log(file: Optional[Path] = None, quiet: bool = False) -> None:
+    """Log to stdout, and to a file; if `quiet`, only warnings."""
     log = logging.getLogger("skipvit")
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.WARNING if quiet else logging.INFO)
     log.handlers = [logging.StreamHandler(sys.stdout)]
     if file is not None:
         log.addHandler(logging.FileHandler(file, encoding="utf-8"))

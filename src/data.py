@@ -9,17 +9,20 @@ ships (UCI ML hand-written digits), written once as PNG files to data/digits.
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
+import mindspore as ms
 import mindspore.dataset as ds
 import numpy as np
 from mindcv.data import create_dataset, create_loader, create_transforms
+from mindspore import Tensor
 from mindspore.dataset import vision
 
 from src.config import Config, DataConfig, ImageSize
+from src.distributed import ALONE, Group
 from src.errors import UserError
 
 DIGITS = "sklearn:digits"
@@ -67,7 +70,7 @@ class Source:
             )
 
 
-def open_source(config: DataConfig, splits: Sequence[str] = ("train", "val")) -> Source:
+def open_source(config: DataConfig, splits: Sequence[str] = ("train", "val"), group: Group = ALONE) -> Source:
     """Find, check and where needed write the data set that a configuration names.
 
     Args:
@@ -83,23 +86,32 @@ def open_source(config: DataConfig, splits: Sequence[str] = ("train", "val")) ->
     usages = {"train": config.train_split, "val": config.val_split}
     usages = {split: usages[split] for split in splits}
     source = _open_folder(config, root, usages) if config.name == "folder" else _open_cifar(config.name, root, usages)
-    if "train" in splits and source.splits["train"].images < config.batch_size:
+    batch, images = config.batch_size * group.size, source.splits["train"].images if "train" in splits else None
+    if images is not None and images < batch:
+        each = f" for each of {group.size} processes" if group.size > 1 else ""
         raise UserError(
-            f"data.batch_size {config.batch_size} exceeds the {source.splits['train'].images} training images"
-            f" of {root}; set a smaller data.batch_size"
+            f"data.batch_size {config.batch_size}{each} exceeds the {images} training images of {root};"
+            " set a smaller data.batch_size"
         )
+    if "val" in splits and source.splits["val"].images < group.size:
+        raise UserError(f"{root} has fewer validation images than there are processes; start fewer")
     return source
 
 
-def train_loader(source: Source, config: Config, num_classes: int) -> ds.Dataset:
+def train_loader(source: Source, config: Config, num_classes: int, epoch: int, group: Group = ALONE) -> ds.Dataset:
     """One epoch of shuffled, augmented batches: images float32 [B, 3, H, W] and labels.
 
-    Labels are int32 [B], or float32 [B, classes] with mixup or cutmix. The last, smaller batch is left out. Seed
-    beforehand: order and augmentation follow from the seeds in force (`src.runtime.set_seeds`).
+    Labels are int32 [B], or float32 [B, classes] with mixup or cutmix. The order follows from the run's seed and the
+    epoch alone: a step takes the next images for all processes of the group, each its part; what is left at the end
+    and would not fill a batch for all is left out. Augmentation follows from the seeds in force
+    (`src.runtime.set_seeds`).
     """
     data = config.data
+    steps = steps_of_epoch(source, config, group)
+    order = np.random.default_rng([config.train.seed, epoch]).permutation(source.splits["train"].images)
+    order = order[: steps * group.size * data.batch_size].reshape(steps, group.size, data.batch_size)
     return create_loader(
-        _images(source, "train", data, shuffle=True),
+        _images(source, "train", data, order[:, group.rank].ravel()),
         batch_size=data.batch_size,
         drop_remainder=True,
         is_training=True,
@@ -110,6 +122,26 @@ def train_loader(source: Source, config: Config, num_classes: int) -> ds.Dataset
         transform=_train_transforms(data, config.model.image_size),
         num_parallel_workers=data.workers,
     )
+
+
+def steps_of_epoch(source: Source, config: Config, group: Group = ALONE) -> int:
+    """Training steps of an epoch."""
+    return source.splits["train"].images // (config.data.batch_size * group.size)
+
+
+def batches(loader: ds.Dataset, sink: bool) -> Iterator[tuple[Tensor, ...]]:
+    """One epoch of a loader's batches.
+
+    Args:
+        sink: Have MindSpore send them to the device ahead of their use, through its queue. Not for CPU.
+    """
+    if not sink:
+        yield from loader.create_tuple_iterator(num_epochs=1)
+        return
+    take = ms.data_sink(lambda *batch: batch, loader)
+    for _ in range(loader.get_dataset_size()):
+        yield take()
+    loader.__transfer_dataset__.stop_send()  # it would send the same images over and over
 
 
 def check_transforms(config: Config) -> None:
@@ -125,18 +157,23 @@ def check_transforms(config: Config) -> None:
         raise UserError(f"data.auto_augment {config.data.auto_augment!r}: MindCV refuses it: {reason}") from error
 
 
-def val_loader(source: Source, config: Config) -> ds.Dataset:
-    """The validation images, once, in a fixed order, in batches of which the last may be smaller."""
+def val_loader(source: Source, config: Config, group: Group = ALONE) -> ds.Dataset:
+    """This process's part of the validation images, once, in a fixed order; the last batch may be smaller.
+
+    The parts share no image and leave none out, so they may differ by one in size.
+    """
     data = config.data
+    part = np.arange(group.rank, source.splits["val"].images, group.size)
     return create_loader(
-        _images(source, "val", data, shuffle=False),
+        _images(source, "val", data, part),
         batch_size=data.batch_size,
         transform=_val_transforms(data, config.model.image_size),
         num_parallel_workers=data.workers,
     )
 
 
-def _images(source: Source, name: str, config: DataConfig, shuffle: bool) -> ds.Dataset:
+def _images(source: Source, name: str, config: DataConfig, order: np.ndarray) -> ds.Dataset:
+    """A split's images in an order of their numbers within the split."""
     split = source.splits[name]
     options = {}
     if config.name == "folder":
@@ -146,12 +183,12 @@ def _images(source: Source, name: str, config: DataConfig, shuffle: bool) -> ds.
         "" if config.name == "folder" else config.name,
         root=str(split.folder),
         split=split.usage,
-        shuffle=shuffle,
+        shuffle=False,
         num_parallel_workers=config.workers,
         **options,
     )
-    if split.places is not None:
-        images.use_sampler((ds.SubsetRandomSampler if shuffle else ds.SubsetSampler)(list(split.places)))
+    places = order if split.places is None else np.asarray(split.places)[order]
+    images.use_sampler(ds.SubsetSampler(places.tolist()))
     if config.name == "cifar100":
         images = images.project(["image", "fine_label"])
     return images

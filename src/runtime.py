@@ -14,6 +14,8 @@ from src.errors import UserError
 if TYPE_CHECKING:
     from mindspore import Tensor, nn
 
+    from src.distributed import Group
+
 DEVICES = ("CPU", "Ascend")
 
 
@@ -43,23 +45,32 @@ def _silence_destructors() -> None:
         sys.modules["mindspore"].nn.Cell.__del__ = lambda cell: None
 
 
-def set_up(device_target: str, fused_kernels: str = "auto", amp_level: str = "O0") -> None:
+def set_up(
+    device_target: str, fused_kernels: str = "auto", amp_level: str = "O0", sink: bool = False, distribute: bool = False
+) -> "Group":
     """Choose the device, compile to static graphs, and on CPU fuse small operators to kernels (by AKG).
 
     Args:
         fused_kernels: `on`, `off`, or `auto`: on where AKG starts, and a line in the log where it does not.
         amp_level: Of the networks to come; AKG's kernels for CPU are float32 (O0) only.
+        sink: Whether training data will go through MindSpore's queue to the device.
+        distribute: Join the processes that msrun has started.
+
+    Returns:
+        The processes of this run; this one alone, if not `distribute`.
 
     Raises:
-        UserError: The device is unknown, or its runtime is not on this machine; or fused kernels are asked for and
-            there are none; or MindSpore's cache of graphs is on.
+        UserError: The device is unknown, or its runtime is not on this machine; or what is asked for cannot be had
+            there: fused kernels, sink mode, other processes; or MindSpore's cache of graphs is on.
     """
     import mindspore as ms
+
+    from src import distributed, versions
 
     if device_target not in DEVICES:
         raise UserError(f"--device_target {device_target!r} is unknown; choose one of {', '.join(DEVICES)}")
     try:
-        ms.set_device(device_target)
+        versions.set_device(device_target)
     except (RuntimeError, ValueError) as error:
         raise UserError(
             f"--device_target {device_target}: this machine has no {device_target} runtime that MindSpore"
@@ -70,9 +81,15 @@ def set_up(device_target: str, fused_kernels: str = "auto", amp_level: str = "O0
             "MS_COMPILER_CACHE_ENABLE is set: MindSpore's cache of graphs does not see that a schedule changed and runs"
             " another one's graph; unset it (fused kernels are cached without it)"
         )
+    if sink and device_target == "CPU":
+        raise UserError("runtime.sink true: CPU has no queue of data; set it to false")
     ms.set_context(mode=ms.GRAPH_MODE)
+    if device_target == "Ascend":
+        versions.set_ascend()
+    group = distributed.join() if distribute else distributed.ALONE
     if device_target == "CPU":
         _set_fusion(fused_kernels, amp_level)
+    return group
 
 
 def _set_fusion(fused_kernels: str, amp_level: str) -> None:
@@ -140,11 +157,11 @@ def _fusion_problem(amp_level: str) -> Optional[str]:
     return None
 
 
-def set_seeds(seed: int, epoch: int = 0) -> None:
-    """Seed every source of randomness, as a function of the run's seed and the epoch (0: initial weights)."""
+def set_seeds(seed: int, epoch: int = 0, rank: int = 0) -> None:
+    """Seed every source of randomness, as a function of the run's seed, the epoch (0: initial weights) and the rank."""
     import mindspore as ms
     import numpy as np
 
-    mixed = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]) % 2**31
+    mixed = int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1)[0]) % 2**31
     ms.set_seed(mixed)  # operators, data set operators and NumPy
     random.seed(mixed)

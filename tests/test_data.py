@@ -26,7 +26,7 @@ def test_imagenet_layout(tmp_path, photos):
     source = data.open_source(config.data)
     assert source.classes == ("ant", "bee", "cat")
     assert (source.splits["train"].images, source.splits["val"].images) == (18, 9)
-    train = batches(data.train_loader(source, config, 3))
+    train = batches(data.train_loader(source, config, 3, epoch=1))
     assert [(x.shape, x.dtype, y.shape, y.dtype) for x, y in train] == 3 * [
         ((6, 3, 32, 32), np.float32, (6,), np.int32)
     ]
@@ -49,7 +49,7 @@ def test_class_folders_without_splits_hold_out_a_fixed_part(tmp_path, photos):
     assert data.open_source(config.data, splits=("val",)).splits["val"] == val
     runtime.set_seeds(0, 1)
     assert sum(len(x) for x, _ in batches(data.val_loader(source, config))) == 5
-    assert len(batches(data.train_loader(source, config, 3))) == 2
+    assert len(batches(data.train_loader(source, config, 3, epoch=1))) == 2
 
 
 def test_order_and_augmentation_follow_from_seed_and_epoch(tmp_path, photos):
@@ -58,7 +58,7 @@ def test_order_and_augmentation_follow_from_seed_and_epoch(tmp_path, photos):
 
     def epoch(seed, number):
         runtime.set_seeds(seed, number)
-        return np.concatenate([x for x, _ in batches(data.train_loader(source, config, 3))])
+        return np.concatenate([x for x, _ in batches(data.train_loader(source, config, 3, epoch=1))])
 
     assert (epoch(0, 1) == epoch(0, 1)).all()
     assert (epoch(0, 1) != epoch(0, 2)).any()
@@ -71,7 +71,7 @@ def test_the_deit_recipe_mixes_labels(tmp_path, photos):
         "data.auto_augment=randaug-m9-mstd0.5-inc1", "data.interpolation=bicubic",
     )  # fmt: skip
     source = data.open_source(config.data)
-    for images, labels in batches(data.train_loader(source, config, 3)):
+    for images, labels in batches(data.train_loader(source, config, 3, epoch=1)):
         assert images.dtype == labels.dtype == np.float32
         assert np.isfinite(images).all()
         assert labels.shape == (6, 3)
@@ -93,7 +93,9 @@ def test_cifar_in_its_binary_layout(tmp_path, name, header, classes):
     config = make(tmp_path, f"data.root={tmp_path}", f"data.name={name}", *splits)
     source = data.open_source(config.data)
     assert len(source.classes) == classes
-    assert [x.shape for x, _ in batches(data.train_loader(source, config, classes))] == 10 * [(1000, 3, 32, 32)]
+    assert [x.shape for x, _ in batches(data.train_loader(source, config, classes, epoch=1))] == 10 * [
+        (1000, 3, 32, 32)
+    ]
     labels = np.concatenate([y for _, y in batches(data.val_loader(source, config))])
     assert (labels == np.arange(10_000) % classes).all()
 

@@ -274,7 +274,7 @@ def _time_data(config: Config) -> float:
 
     source = open_source(config.data)
     runtime.set_seeds(config.train.seed, 1)
-    loader = train_loader(source, config, config.model.num_classes or len(source.classes))
+    loader = train_loader(source, config, config.model.num_classes or len(source.classes), epoch=1)
     started, images = time.perf_counter(), 0
     for batch, _ in loader.create_tuple_iterator(num_epochs=1, output_numpy=True):
         images += len(batch)

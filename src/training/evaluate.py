@@ -7,6 +7,7 @@ from mindspore import Tensor, nn
 from mindspore import dataset as ds
 
 from src import runtime
+from src.distributed import ALONE, Group
 from src.training.progress import Progress
 
 
@@ -29,10 +30,14 @@ class Accuracy:
         return 100 * self.top5_hits / self.images
 
 
-def evaluate(network: nn.Cell, loader: ds.Dataset, batch_size: int) -> Accuracy:
+def evaluate(network: nn.Cell, loader: ds.Dataset, batch_size: int, group: Group = ALONE) -> Accuracy:
     """Count the right answers of a network in evaluation mode.
 
     Each batch is padded to `batch_size`, so that one graph serves them all.
+
+    Args:
+        loader: This process's part of the images.
+        group: The counts are added over its processes.
     """
     network.set_train(False)
     top1 = top5 = images = 0
@@ -49,4 +54,4 @@ def evaluate(network: nn.Cell, loader: ds.Dataset, batch_size: int) -> Accuracy:
             top5 += int(hits.any(axis=1).sum())
             images += len(batch)
             progress.advance(1)
-    return Accuracy(top1, top5, images)
+    return Accuracy(*group.sum((top1, top5, images)))

@@ -11,8 +11,9 @@ import numpy as np
 from mindspore import nn
 
 from src import runtime
-from src.config import Config
-from src.data import Source, train_loader, val_loader
+from src.config import Config, peak_lr
+from src.data import Source, batches, steps_of_epoch, train_loader, val_loader
+from src.distributed import ALONE, Group
 from src.training.checkpoint import Reached, restore_state, save_network, save_state
 from src.training.evaluate import evaluate
 from src.training.optimizer import learning_rates
@@ -41,31 +42,34 @@ class Epoch:
     skipped: int
 
 
-def train(config: Config, source: Source, build: Callable[[], nn.Cell], run: RunFolder, resume: bool) -> None:
+def train(
+    config: Config, source: Source, build: Callable[[], nn.Cell], run: RunFolder, resume: bool, group: Group = ALONE
+) -> None:
     """Train from the beginning, or from the run's last checkpoint, to the last epoch.
 
     Args:
         config: The resolved configuration.
         source: The data, with the splits "train" and "val".
         build: Makes the network.
-        run: The run folder: a row of metrics and the checkpoints are written after each epoch.
+        run: The run folder: a row of metrics and the checkpoints are written after each epoch, by the first process.
         resume: Go on from the run's last.ckpt, where there is one yet.
+        group: The processes that train together; every one calls this.
     """
     runtime.set_seeds(config.train.seed)
-    steps = source.splits["train"].images // config.data.batch_size
-    rates = learning_rates(config, steps)
+    steps = steps_of_epoch(source, config, group)
+    rates = learning_rates(config, steps, group.size)
     state = new_state(config, build, rates)
     reached = restore_state(run.last, state) if resume and run.last.exists() else Reached()
     phases = plan_phases(config.model.tokens, config.train.epochs, config.train.warmup_dense_epochs)
-    _announce(config, source, state, phases, reached)
-    images = steps * config.data.batch_size
+    _announce(config, source, state, phases, reached, group)
+    images = steps * config.data.batch_size * group.size
     graphs = 0
     with Progress(images * config.train.epochs, "training", "img", done=images * reached.epoch) as progress:
         for phase in phases:
             if reached.epoch < phase.last:
                 gc.collect()  # a network that is freed while another compiles makes that one compile twice
-                step = state.step(config, phase.tokens)
-                reached = _train_phase(config, source, run, state, phase, step, rates, reached, progress)
+                step = state.step(config, phase.tokens, group)
+                reached = _train_phase(config, source, run, state, phase, step, rates, reached, progress, group)
                 graphs += len(step.compile_cache)
                 del step
     log.info("done: %d training graphs compiled, best top-1 %.2f%%, in %s", graphs, reached.best_top1, run.best)
@@ -81,35 +85,37 @@ def _train_phase(
     rates: list[float],
     reached: Reached,
     progress: Progress,
+    group: Group,
 ) -> Reached:
     evaluated = state.weights_to_use().with_tokens(phase.tokens)
     for number in range(max(phase.first, reached.epoch + 1), phase.last + 1):
-        epoch = _train_epoch(config, source, step, number, rates, progress)
+        epoch = _train_epoch(config, source, step, number, rates, progress, group)
         accuracy = None
         if number % config.train.eval_every == 0 or number == phase.last:
-            accuracy = evaluate(evaluated, val_loader(source, config), config.data.batch_size)
+            accuracy = evaluate(evaluated, val_loader(source, config, group), config.data.batch_size, group)
         top1, top5 = (accuracy.top1, accuracy.top5) if accuracy else (None, None)
         improved = top1 is not None and (phase.number, top1) > (reached.best_phase, reached.best_top1)
         best = (phase.number, top1) if improved else (reached.best_phase, reached.best_top1)
         reached = Reached(number, *best)
-        save_state(run.last, state, reached)
-        if improved:
-            save_network(run.best, evaluated)
-        run.write_row(_row(number, phase, epoch, top1, top5))
+        if group.leads:
+            save_state(run.last, state, reached)
+            if improved:
+                save_network(run.best, evaluated)
+            run.write_row(_row(number, phase, epoch, top1, top5))
         _report(config, phase, number, epoch, top1, progress)
     return reached
 
 
 def _train_epoch(
-    config: Config, source: Source, step: TrainStep, number: int, rates: list[float], progress: Progress
+    config: Config, source: Source, step: TrainStep, number: int, rates: list[float], progress: Progress, group: Group
 ) -> Epoch:
-    runtime.set_seeds(config.train.seed, number)
-    loader = train_loader(source, config, step.network.geometry.num_classes)
+    runtime.set_seeds(config.train.seed, number, group.rank)
+    loader = train_loader(source, config, step.network.geometry.num_classes, number, group)
     first = (number - 1) * loader.get_dataset_size()
     step.set_train()
     losses, finite = [], []
     started = computing = time.monotonic()
-    for index, (images, labels) in enumerate(loader.create_tuple_iterator(num_epochs=1)):
+    for index, (images, labels) in enumerate(batches(loader, config.runtime.sink)):
         if not step.compile_cache:
             runtime.compile_ahead(step, images, labels)
             computing = time.monotonic()
@@ -119,10 +125,10 @@ def _train_epoch(
         note = ""
         if index % STEPS_BETWEEN_NOTES == 0:
             note = f"epoch {number} loss {float(loss.asnumpy()):.4f} lr {rates[first + index]:.2e}"
-        progress.advance(len(images), note)
-    mean = float(np.mean([loss.asnumpy() for loss in losses]))
+        progress.advance(len(images) * group.size, note)
+    mean = group.mean(float(np.mean([loss.asnumpy() for loss in losses])))
     now = time.monotonic()
-    img_s = len(losses) * config.data.batch_size / (now - computing)
+    img_s = len(losses) * config.data.batch_size * group.size / (now - computing)
     skipped = sum(not flag.asnumpy() for flag in finite)
     return Epoch(mean, rates[first + len(losses) - 1], img_s, now - started, skipped)
 
@@ -156,7 +162,9 @@ def _report(config: Config, phase: Phase, number: int, epoch: Epoch, top1: Optio
     )
 
 
-def _announce(config: Config, source: Source, state: State, phases: list[Phase], reached: Reached) -> None:
+def _announce(
+    config: Config, source: Source, state: State, phases: list[Phase], reached: Reached, group: Group
+) -> None:
     parameters = sum(parameter.size for parameter in state.network.get_parameters())
     train, val = source.splits["train"], source.splits["val"]
     log.info(
@@ -168,6 +176,11 @@ def _announce(config: Config, source: Source, state: State, phases: list[Phase],
         val.images,
         config.data.root,
     )
+    log.info(
+        "%d process%s of batch %d, together %d; peak learning rate %.3g (%s)",
+        group.size, "es" if group.size > 1 else "", config.data.batch_size, config.data.batch_size * group.size,
+        peak_lr(config, group.size), _lr_rule(config),
+    )  # fmt: skip
     for phase in phases:
         plan = state.network.with_tokens(phase.tokens).plan
         log.info(
@@ -180,3 +193,8 @@ def _announce(config: Config, source: Source, state: State, phases: list[Phase],
         log.warning("all %d epochs are dense warm-up: %s is never trained", config.train.epochs, config.model.tokens)
     if reached.epoch:
         log.info("going on after epoch %d", reached.epoch)
+
+
+def _lr_rule(config: Config) -> str:
+    lr, batch = config.optimizer.lr, config.optimizer.lr_batch_size
+    return f"{lr:g} for a batch of {batch}, scaled with the batch" if batch else "not scaled with the batch"

@@ -4,17 +4,18 @@ import numpy as np
 from mindcv.optim import create_optimizer
 from mindcv.optim.optim_factory import init_group_params
 from mindcv.scheduler import create_scheduler
-from mindspore import Tensor, amp, nn, ops
+from mindspore import Tensor, amp, jit_class, nn, ops
 from mindspore import dtype as mstype
 
 from src.config import Config, peak_lr
+from src.models.layers import multiply
 
 BETA1, BETA2 = 0.9, 0.999
 
 
-def learning_rates(config: Config, steps_per_epoch: int) -> list[float]:
+def learning_rates(config: Config, steps_per_epoch: int, processes: int = 1) -> list[float]:
     """The learning rate of every step of the run: linear warm-up, then a cosine to `min_lr`."""
-    epochs, peak = config.train.epochs, peak_lr(config)
+    epochs, peak = config.train.epochs, peak_lr(config, processes)
     warmup = min(config.optimizer.warmup_epochs, epochs - 1)
     return create_scheduler(
         steps_per_epoch,
@@ -65,8 +66,24 @@ class PerStep(nn.Cell):
         return ops.gather(self.values, ops.minimum(step, self.last), 0)
 
 
+@jit_class
+class DynamicLossScaler(amp.DynamicLossScaler):
+    """MindSpore's, with an `adjust` of operators that Ascend 910A has a route for (not EqScalar, Divs, Remainder)."""
+
+    def adjust(self, grads_finite: Tensor) -> bool:
+        """Double the scale after `scale_window` steps without overflow, halve it at each, to 1 at least."""
+        counter = ops.select(grads_finite, self.counter + 1, ops.zeros_like(self.counter))
+        full = ops.greater_equal(counter, Tensor(self.scale_window, mstype.int32))
+        grown = multiply(self.scale_value, self.scale_factor)
+        shrunk = ops.maximum(multiply(self.scale_value, 1 / self.scale_factor), ops.ones_like(self.scale_value))
+        scale = ops.select(grads_finite, ops.select(full, grown, self.scale_value), shrunk)
+        ops.assign(self.scale_value, scale)
+        ops.assign(self.counter, ops.select(full, ops.zeros_like(counter), counter))
+        return True
+
+
 def make_scaler(config: Config) -> amp.LossScaler:
-    """The loss scale, fixed or dynamic (doubled after 2,000 steps without overflow, halved at each)."""
+    """The loss scale, fixed or dynamic."""
     if config.train.loss_scale_type == "dynamic":
-        return amp.DynamicLossScaler(config.train.loss_scale, scale_factor=2, scale_window=2000)
+        return DynamicLossScaler(config.train.loss_scale, scale_factor=2, scale_window=2000)
     return amp.StaticLossScaler(config.train.loss_scale)

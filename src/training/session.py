@@ -4,15 +4,17 @@ import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Optional
 
 from src import cli, runtime
 from src.config import Config, dump, load, with_classes
 from src.data import Source, check_transforms, open_source, val_loader
+from src.distributed import Group
 from src.errors import UserError
 from src.models import from_config
 from src.training.evaluate import evaluate
 from src.training.loop import train
-from src.training.run_folder import RunFolder, write_atomically
+from src.training.run_folder import RUNS, RunFolder, write_atomically
 from src.weights import count_classes, load_checkpoint
 
 RESUME_MAY_CHANGE = ("train.epochs=", "data.root=", "data.workers=", "runtime.")
@@ -20,15 +22,22 @@ RESUME_MAY_CHANGE = ("train.epochs=", "data.root=", "data.workers=", "runtime.")
 log = logging.getLogger("skipvit")
 
 
-def begin(config: Config, name: str) -> None:
-    """Start a new run; its folder is `run.dir`, or named after `name`."""
-    config, source = _prepare(config)
-    run = RunFolder.create(config, name, source.classes)
-    _train(config, source, run, resume=False)
+def begin(config: Config, name: str, distribute: bool) -> None:
+    """Start a new run; its folder is `run.dir`, or named after `name`.
+
+    Args:
+        distribute: As one of the processes that msrun has started.
+    """
+    config, source, group = _prepare(config, distribute)
+    run = RunFolder.create(config, name, source.classes) if group.leads else RunFolder(RUNS)  # of no use to others
+    _train(config, source, run, False, group)
 
 
-def go_on(folder: str, overrides: Sequence[str]) -> None:
+def go_on(folder: str, overrides: Sequence[str], distribute: bool) -> None:
     """Go on with a run from its last checkpoint, under its own configuration.
+
+    Args:
+        distribute: As one of the processes that msrun has started.
 
     Raises:
         UserError: The folder holds no run, or an override changes what a resume may not change.
@@ -43,28 +52,34 @@ def go_on(folder: str, overrides: Sequence[str]) -> None:
     done = max([int(row["epoch"]) for row in run.read_rows()], default=0)
     if config.train.epochs < done:
         raise UserError(f"train.epochs {config.train.epochs}: the run {run.path} has done {done} epochs already")
-    config, source = _prepare(config)
+    config, source, group = _prepare(config, distribute)
     run.check_classes(source.classes)
-    write_atomically(run.config, dump(config))
-    _train(config, source, run, resume=True)
+    if group.leads:
+        write_atomically(run.config, dump(config))
+    _train(config, source, run, True, group)
 
 
-def evaluate_checkpoint(config: Config, checkpoint: Path) -> dict[str, object]:
+def evaluate_checkpoint(config: Config, checkpoint: Path, distribute: bool) -> Optional[dict[str, object]]:
     """Top-1 and top-5 (percent) of a checkpoint on the validation images, under `model.tokens`.
+
+    Args:
+        distribute: As one of the processes that msrun has started; all but the first of them return None.
 
     Raises:
         UserError: The checkpoint does not fit the configuration, or the data is refused.
     """
-    runtime.set_up(config.runtime.device_target, config.runtime.fused_kernels, config.train.amp_level)
+    group = _set_up(config, distribute)
     config = with_classes(config, count_classes(checkpoint))
     network = from_config(config.model, config.train.amp_level)
     load_checkpoint(network, checkpoint)
-    source = open_source(config.data, splits=("val",))
+    source = open_source(config.data, ("val",), group)
     source.check_fits(config.model.num_classes)
     run = RunFolder.of_checkpoint(checkpoint)
     if run is not None:
         run.check_classes(source.classes)
-    accuracy = evaluate(network, val_loader(source, config), config.data.batch_size)
+    accuracy = evaluate(network, val_loader(source, config, group), config.data.batch_size, group)
+    if not group.leads:
+        return None
     return {
         "top1": round(accuracy.top1, 4),
         "top5": round(accuracy.top5, 4),
@@ -73,17 +88,24 @@ def evaluate_checkpoint(config: Config, checkpoint: Path) -> dict[str, object]:
     }
 
 
-def _prepare(config: Config) -> tuple[Config, Source]:
-    runtime.set_up(config.runtime.device_target, config.runtime.fused_kernels, config.train.amp_level)
+def _set_up(config: Config, distribute: bool) -> Group:
+    options = config.runtime
+    return runtime.set_up(
+        options.device_target, options.fused_kernels, config.train.amp_level, options.sink, distribute
+    )
+
+
+def _prepare(config: Config, distribute: bool) -> tuple[Config, Source, Group]:
+    group = _set_up(config, distribute)
     from_config(dataclasses.replace(config.model, num_classes=config.model.num_classes or 1))  # refuse early
-    source = open_source(config.data)
+    source = open_source(config.data, group=group)
     config = with_classes(config, len(source.classes))
     source.check_fits(config.model.num_classes)
     check_transforms(config)
-    return config, source
+    return config, source, group
 
 
-def _train(config: Config, source: Source, run: RunFolder, resume: bool) -> None:
-    cli.start_log(run.log)
+def _train(config: Config, source: Source, run: RunFolder, resume: bool, group: Group) -> None:
+    cli.start_log(run.log if group.leads else None, quiet=not group.leads)
     log.info("run folder: %s", run.path)
-    train(config, source, lambda: from_config(config.model, config.train.amp_level), run, resume)
+    train(config, source, lambda: from_config(config.model, config.train.amp_level), run, resume, group)

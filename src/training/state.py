@@ -7,6 +7,7 @@ from typing import Optional
 from mindspore import Parameter, amp, nn
 
 from src.config import Config
+from src.distributed import ALONE, Group
 from src.training.optimizer import make_optimizer, make_scaler
 from src.training.step import Ema, Loss, TrainStep
 
@@ -39,13 +40,15 @@ class State:
             named["scaler.counter"] = self.scaler.counter
         return named
 
-    def step(self, config: Config, tokens: str) -> TrainStep:
-        """The training step of a schedule."""
+    def step(self, config: Config, tokens: str, group: Group = ALONE) -> TrainStep:
+        """The training step of a schedule, for one process of a group."""
         train = config.train
         network = self.network.with_tokens(tokens)
         loss = Loss(network.geometry.num_classes, train.label_smoothing)
         checks_overflow = train.loss_scale_type == "dynamic"
-        step = TrainStep(network, loss, self.optimizer, self.scaler, self.ema, train.clip_norm, checks_overflow)
+        step = TrainStep(
+            network, loss, self.optimizer, self.scaler, self.ema, train.clip_norm, checks_overflow, group.size
+        )
         return step.set_train()
 
 
