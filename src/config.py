@@ -115,8 +115,8 @@ class TrainConfig:
 class OptimizerConfig:
     """The optimiser and the learning rate over time.
 
-    The peak learning rate is lr * (batch_size * processes) / lr_batch_size, or lr where lr_batch_size is null. It falls to min_lr,
-    or stays where it is if that is lower.
+    The peak learning rate is lr * (batch_size * processes) / lr_batch_size, or lr where lr_batch_size is null. It falls
+    to min_lr, or stays where it is if that is lower.
     """
 
     name: Literal["adamw", "momentum"] = "adamw"

@@ -24,17 +24,14 @@ class Group:
         """Whether this process is the one that writes and reports."""
         return self.rank == 0
 
-    def sum(self, values: Sequence[int]) -> list[int]:
-        """Whole numbers below 2^31, added over the processes; every one of them must call it."""
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Each value added over the processes, in float32: exact for whole numbers whose sum is below 2^24.
+
+        Every process must call it.
+        """
         if self.size == 1:
             return list(values)
-        return [int(value) for value in _Sum()(Tensor(list(values), ms.int32)).asnumpy()]
-
-    def mean(self, value: float) -> float:
-        """The mean over the processes; every one of them must call it."""
-        if self.size == 1:
-            return value
-        return float(_Sum()(Tensor([value], ms.float32)).asnumpy()[0]) / self.size
+        return _Sum()(Tensor(list(values), ms.float32)).asnumpy().tolist()
 
 
 ALONE = Group()

@@ -54,4 +54,4 @@ def evaluate(network: nn.Cell, loader: ds.Dataset, batch_size: int, group: Group
             top5 += int(hits.any(axis=1).sum())
             images += len(batch)
             progress.advance(1)
-    return Accuracy(*group.sum((top1, top5, images)))
+    return Accuracy(*map(int, group.sum((top1, top5, images))))

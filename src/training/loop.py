@@ -126,7 +126,7 @@ def _train_epoch(
         if index % STEPS_BETWEEN_NOTES == 0:
             note = f"epoch {number} loss {float(loss.asnumpy()):.4f} lr {rates[first + index]:.2e}"
         progress.advance(len(images) * group.size, note)
-    mean = group.mean(float(np.mean([loss.asnumpy() for loss in losses])))
+    mean = group.sum([float(np.mean([loss.asnumpy() for loss in losses]))])[0] / group.size
     now = time.monotonic()
     img_s = len(losses) * config.data.batch_size * group.size / (now - computing)
     skipped = sum(not flag.asnumpy() for flag in finite)
