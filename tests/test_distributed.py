@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -106,13 +107,13 @@ def test_processes_share_images_without_overlap_or_loss(colours, tmp_path):
     parts = [labels_and_sums(data.val_loader(source, config, one)) for one in group]
     counts = [sum(map(len, part)) for part in parts]
     assert counts == [334, 334, 333]
-    whole = sum(labels_and_sums(data.val_loader(source, config)), [])
-    assert sorted(sum((row for part in parts for row in part), [])) == sorted(whole)
+    whole = chain.from_iterable(labels_and_sums(data.val_loader(source, config)))
+    assert sorted(chain.from_iterable(chain.from_iterable(parts))) == sorted(whole)
     parts = [labels_and_sums(data.train_loader(source, config, 7, 1, one)) for one in group]
     assert [len(part) for part in parts] == 3 * [320 // 15]
     together = load(file, ["data.batch_size=15"])
     whole = labels_and_sums(data.train_loader(source, together, 7, 1))
-    assert [sum(rows, []) for rows in zip(*parts)] == whole  # step by step
+    assert [list(chain.from_iterable(rows)) for rows in zip(*parts)] == whole  # step by step
     assert len({row for rows in whole for row in rows}) == 315
 
 

@@ -1,59 +1,15 @@
-"""MindIR: what is written computes what the network computes, from primitives that Ascend's graph engine knows."""
+"""MindIR: what is written computes what the network computes."""
 
-from pathlib import Path
-
-import mindcv
 import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn
-from mindspore.train.mind_ir_pb2 import ModelProto
 
 from src import mindir
 from src.config import load
 from src.errors import FailureError, UserError
 from src.models import from_config
 from src.training.checkpoint import save_network
-from tests.conftest import SHARED
-from tests.test_schedule import TABLE1
-
-NAMES = Path(__file__).parent / "data" / "ge_graph_ops.txt"
-GE_GRAPH_OPS = {line for line in NAMES.read_text().splitlines() if line and not line.startswith("#")}
-BOOKKEEPING = {"Constant", "Depend", "Load", "UpdateState", "MakeTuple", "TupleGetItem", "Return", "Partial"}
-
-
-def primitives(path):
-    model = ModelProto()
-    model.ParseFromString(Path(path).read_bytes())
-    graphs = [model.graph, *model.functions]
-    return {node.op_type.split("::")[-1].split(":")[0] for graph in graphs for node in graph.node}
-
-
-@pytest.mark.parametrize("spec", [*TABLE1, "4,7,10(30%,30%,30%)+fused", "6(55%)"])
-def test_every_primitive_has_a_route_in_ge(tmp_path, spec):
-    net = mindcv.create_model("skipvit_s_16_224", tokens=spec).set_train(False)
-    ms.export(net, Tensor(np.zeros((1, 3, 224, 224), np.float32)), file_name=str(tmp_path / "m"), file_format="MINDIR")
-    used = primitives(tmp_path / "m.mindir") - BOOKKEEPING
-    assert {"MatMul", "LayerNorm", "Softmax"} <= used
-    assert used - GE_GRAPH_OPS == set()
-    if spec != "none":
-        assert {"Gather", "ScatterNd"} <= used
-
-
-def test_the_list_of_primitives_finds_what_has_none(tmp_path):
-    class Muls(nn.Cell):
-        def construct(self, x):
-            return x * 2.5
-
-    ms.export(Muls(), Tensor(np.ones(3, np.float32)), file_name=str(tmp_path / "m"), file_format="MINDIR")
-    assert primitives(tmp_path / "m.mindir") - BOOKKEEPING - GE_GRAPH_OPS
-
-
-@pytest.mark.skipif(not SHARED.is_dir(), reason="no original of the list here")
-def test_the_list_of_primitives_is_the_original():
-    import json
-
-    assert set(json.loads((SHARED / "ascend910a_ops.json").read_text())["ge_graph_ops"]) == GE_GRAPH_OPS
 
 
 @pytest.fixture

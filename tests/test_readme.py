@@ -15,8 +15,9 @@ from tests.conftest import ROOT
 from tests.test_schedule import VIT_S
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BENCHMARKS = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
-COMMANDS = sorted(set(re.findall(r"(?:^|`|&& )(python [\w./-]+[^`\n&]*)", README + BENCHMARKS, re.M)))
+CHINESE = (ROOT / "README_CN.md").read_text(encoding="utf-8")
+DOCS = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))
+COMMANDS = sorted(set(re.findall(r"(?:^|`|&& )((?:python|msrun) [\w./-]+[^`\n&]*)", README + DOCS, re.M)))
 
 
 def section(title):
@@ -46,7 +47,8 @@ def test_every_file_that_is_named_exists():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_is_understood(command):
-    _, script, *arguments = shlex.split(command)
+    _, *arguments = shlex.split(re.sub(r"^msrun (--\w+=\S+ )+", "python ", command))
+    script = arguments.pop(0)
     if command == "python -m pytest":
         return
     if script == "-m":
@@ -84,6 +86,23 @@ def test_python_examples_run(tmp_path, monkeypatch):
 
 
 def test_nothing_is_left_to_be_filled_in():
-    assert "@@" not in README + BENCHMARKS
+    assert "@@" not in README + CHINESE + DOCS
     for path in (ROOT / "configs").glob("*.yaml"):
         assert "@@" not in path.read_text()
+
+
+def test_the_chinese_readme_is_in_step():
+    """The same commands, tables, headings and links; the words are a person's to compare."""
+
+    def shape(text):
+        return {
+            "blocks": re.findall(r"```\w+\n(?:(?!```)[\s\S])*(?:python|msrun|import)(?:(?!```)[\s\S])*```", text),
+            "headings": re.findall(r"^#+(?= )", text, re.M),
+            "columns": [row.count("|") for row in re.findall(r"^\|.*\|$", text, re.M)],
+            "numbers": [sorted(re.findall(r"\d+(?:\.\d+)?%?", row)) for row in re.findall(r"^\| `.*\|$", text, re.M)],
+            "links": sorted(set(re.findall(r"\]\((?!http)([^)#]+)\)", text)) - {"README.md", "README_CN.md"}),
+        }
+
+    english, chinese = shape(README), shape(CHINESE)
+    for kind, value in english.items():
+        assert chinese[kind] == value, kind

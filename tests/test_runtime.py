@@ -40,6 +40,11 @@ def test_the_cache_that_mixes_up_schedules_is_refused(monkeypatch):
         runtime.set_up("CPU", fused_kernels="off")
 
 
+def test_sink_mode_is_refused_on_cpu():
+    with pytest.raises(UserError, match=r"runtime\.sink true: CPU has no queue of data; set it to false"):
+        runtime.set_up("CPU", fused_kernels="off", sink=True)
+
+
 @pytest.fixture
 def restored():
     yield

@@ -1,5 +1,7 @@
 """The notation, and the numbers of the papers' tables."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -113,3 +115,31 @@ def test_any_text_is_read_or_refused(text):
         assert isinstance(parse(text), Schedule)
     except UserError as refused:
         assert "tokens spec" in str(refused)
+
+
+@pytest.mark.parametrize(
+    ("spec", "align", "tokens"),
+    [
+        ("none", 16, [197] * 12),
+        ("6(0%)+11", 16, [197] * 12),
+        ("6(55%)+11", 1, [197] * 5 + [90] * 5 + [197] * 2),
+        ("6(55%)+11", 16, [197] * 5 + [96] * 5 + [197] * 2),
+        ("6(45%)+fused", 16, [197] * 5 + [112] * 7),
+        ("4,7(30%,30%)+10", 16, [197] * 3 + [144] * 3 + [112] * 3 + [197] * 3),
+        ("6(1%)+11", 16, [197] * 12),  # 208 tokens would be more than there are
+    ],
+)
+def test_aligned_tokens(spec, align, tokens):
+    plan = resolve(parse(spec), replace(VIT_S, align_tokens=align))
+    assert list(plan.tokens_out) == tokens
+    macs = 196 * 768 * 384 + 384 * 1000
+    macs += sum(4 * t * 384**2 + 2 * t * t * 384 for t in plan.tokens_in) + sum(2 * t * 384 * 1536 for t in tokens)
+    assert plan.macs == macs
+
+
+@given(st.integers(1, 99), st.integers(1, 64), st.booleans())
+def test_alignment_keeps_more_but_not_much(percent, align, fused):
+    spec = f"6({percent}%)" + ("+fused" if fused else "+11")
+    plain = resolve(parse(spec), VIT_S).tokens_out[5]
+    aligned = resolve(parse(spec), replace(VIT_S, align_tokens=align)).tokens_out[5]
+    assert aligned == 197 or (aligned % align == 0 and plain <= aligned < plain + align)

@@ -20,13 +20,10 @@ from src import cli, runtime
 from src.config import Config, dump, load
 from src.errors import FailureError, UserError
 from src.models.schedule import parse
+from src.tools.paper import TABLE1
 from src.tools.peers import INSTALL, Peer, Sizes, missing
 from src.tools.timing import Timing, interleave, markdown, share_of_ideal
 
-TABLE1 = (
-    "none", "6(45%)+fused", "4,7(30%,30%)+10", "4,7(30%,30%)+11", "6,8(35%,35%)+10", "6,8(35%,35%)+11", "6(45%)+11",
-    "6(50%)+11", "6(55%)+11",
-)  # fmt: skip
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "vit_s.yaml"
 PRECISION = {"float32": "O0", "float16": "O2"}
 
@@ -310,7 +307,9 @@ def _config(args: argparse.Namespace) -> Config:
 
 def _parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
-    parser.add_argument("--specs", nargs="+", default=TABLE1, metavar="SPEC", help="schedules (Table 1); none is added")
+    parser.add_argument(
+        "--specs", nargs="+", default=tuple(TABLE1), metavar="SPEC", help="schedules (Table 1); none is added"
+    )
     parser.add_argument("--model", default="skipvit_s_16_224", metavar="NAME", help="skipvit_{ti,s,b}_16_224")
     parser.add_argument("--image_size", type=cli.whole, default=224, metavar="N", help="pixels of a side (224)")
     parser.add_argument("--batch_size", type=cli.whole, default=16, metavar="N", help="images of a batch (16)")
