@@ -2,12 +2,14 @@
 
 import argparse
 import logging
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn, Optional
 
-from src.errors import FailureError, UserError
+from src.errors import FailureError, Interrupted, UserError
+from src.stop import STOP
 
 
 class Parser(argparse.ArgumentParser):
@@ -33,16 +35,21 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
-    """Run an entry point and exit: 0, or, after one line, 2 for a user's mistake, 1 for a failure, 130 for Ctrl-C."""
+    """Run an entry point and exit: 0, or, after one line, 2 for a user's mistake, 1 for a failure, 128 + a signal."""
     code = 0
+    STOP.watch()
     try:
         main(sys.argv[1:])
     except (UserError, FailureError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         code = 2 if isinstance(error, UserError) else 1
+    except Interrupted as stopped:
+        print(stopped, file=sys.stderr)
+        code = stopped.code
     except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr)
-        code = 130
+        number = STOP.asked or signal.SIGINT
+        print(f"error: stopped by {number.name}", file=sys.stderr)
+        code = 128 + number
     sys.exit(code)
 
 

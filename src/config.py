@@ -109,6 +109,8 @@ class TrainConfig:
     amp_level: Literal["O0", "O2", "O3"] = "O0"
     loss_scale: Annotated[Real, Field(ge=1)] = 1.0
     loss_scale_type: Literal["fixed", "dynamic"] = "fixed"
+    on_nan: Literal["stop", "skip"] = "stop"
+    max_skips: Count = 10
 
 
 @dataclass(frozen=True, config=_CLOSED)
@@ -130,9 +132,14 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, config=_CLOSED)
 class RunConfig:
-    """The run folder; null makes runs/NAME-DATE-TIME."""
+    """The run folder (null makes runs/NAME-DATE-TIME), and its checkpoints.
+
+    There is one after each epoch, and within epochs every so many steps; the best ones are kept, and the last two.
+    """
 
     dir: Optional[str] = None
+    save_every_steps: Optional[Count] = None
+    keep_best: Annotated[Whole, Field(ge=1, le=1000)] = 1
 
 
 @dataclass(frozen=True, config=_CLOSED)

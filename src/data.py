@@ -18,9 +18,13 @@ import mindspore as ms
 import mindspore.dataset as ds
 import numpy as np
 from mindcv.data import create_dataset, create_loader, create_transforms
+from mindcv.data.mixup import Mixup
 from mindspore import Tensor
 from mindspore.dataset import vision
+from mindspore.dataset.transforms.py_transforms_util import Implementation
+from mindspore.dataset.transforms.transforms import TensorOperation
 
+from src.augment import Seeded
 from src.config import Config, DataConfig, ImageSize
 from src.distributed import ALONE, Group
 from src.errors import UserError
@@ -110,18 +114,20 @@ def train_loader(source: Source, config: Config, num_classes: int, epoch: int, g
     steps = steps_of_epoch(source, config, group)
     order = np.random.default_rng([config.train.seed, epoch]).permutation(source.splits["train"].images)
     order = order[: steps * group.size * data.batch_size].reshape(steps, group.size, data.batch_size)
-    return create_loader(
+    key = (config.train.seed, epoch)
+    loader = create_loader(
         _images(source, "train", data, order[:, group.rank].ravel()),
         batch_size=data.batch_size,
         drop_remainder=True,
         is_training=True,
-        mixup=data.mixup,
-        cutmix=data.cutmix,
-        cutmix_prob=data.mixup_prob,  # in MindCV the probability of either
-        num_classes=num_classes,
-        transform=_train_transforms(data, config.model.image_size),
-        num_parallel_workers=data.workers,
+        transform=_seeded(_train_transforms(data, config.model.image_size), key),
+        num_parallel_workers=_workers(data),
     )
+    if data.mixup or data.cutmix:
+        mix = Mixup(data.mixup, data.cutmix, prob=data.mixup_prob, num_classes=num_classes, label_smoothing=0.0)
+        columns = loader.get_col_names()
+        loader = loader.map(Seeded(mix, *key), columns, num_parallel_workers=_workers(data))
+    return loader
 
 
 def steps_of_epoch(source: Source, config: Config, group: Group = ALONE) -> int:
@@ -168,7 +174,7 @@ def val_loader(source: Source, config: Config, group: Group = ALONE) -> ds.Datas
         _images(source, "val", data, part),
         batch_size=data.batch_size,
         transform=_val_transforms(data, config.model.image_size),
-        num_parallel_workers=data.workers,
+        num_parallel_workers=_workers(data),
     )
 
 
@@ -184,7 +190,7 @@ def _images(source: Source, name: str, config: DataConfig, order: np.ndarray) ->
         root=str(split.folder),
         split=split.usage,
         shuffle=False,
-        num_parallel_workers=config.workers,
+        num_parallel_workers=_workers(config),
         **options,
     )
     places = order if split.places is None else np.asarray(split.places)[order]
@@ -212,6 +218,21 @@ def _train_transforms(config: DataConfig, image_size: ImageSize) -> list:
     if config.name != "folder":  # CIFAR's images come decoded: pad and crop them, as MindCV's CIFAR recipe does
         crop = [vision.RandomCrop(32, 4), *_resize(config, image_size), *crop[1:]]
     return crop + augment + finish
+
+
+def _workers(config: DataConfig) -> int:
+    """MindSpore refuses more threads than there are cores."""
+    return min(config.workers, os.cpu_count() or 1)
+
+
+def _seeded(transforms: list, key: tuple[int, ...]) -> list:
+    """The same transforms, those that draw in Python (MindSpore's own draw in C++) from a seed of their own."""
+    return [
+        operation
+        if isinstance(operation, TensorOperation) and operation.implementation is not Implementation.PY
+        else Seeded(operation, *key, place)
+        for place, operation in enumerate(transforms)
+    ]
 
 
 def _val_transforms(config: DataConfig, image_size: ImageSize) -> list:

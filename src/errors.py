@@ -1,5 +1,7 @@
 """What an entry point reports as one line, in place of a traceback."""
 
+import signal
+
 
 class UserError(ValueError):
     """A mistake that the user can mend; exit code 2.
@@ -10,3 +12,11 @@ class UserError(ValueError):
 
 class FailureError(RuntimeError):
     """Work that was asked for rightly and did not succeed; exit code 1."""
+
+
+class Interrupted(Exception):  # noqa: N818
+    """A signal ended the command in good order; exit code 128 + the signal's number."""
+
+    def __init__(self, number: signal.Signals, message: str) -> None:
+        super().__init__(message)
+        self.code = 128 + number

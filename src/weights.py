@@ -84,10 +84,13 @@ def read(path: Union[str, Path]) -> dict[str, np.ndarray]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return {name: value.asnumpy() for name, value in ms.load_checkpoint(str(path)).items()}
+        return {name: value.asnumpy() for name, value in ms.load_checkpoint(str(path), crc_check=True).items()}
     except (SafetensorError, ValueError, TypeError, RuntimeError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"checkpoint {path} cannot be read: {reason}") from error
+        raise UserError(f"checkpoint {path} is damaged, or no checkpoint: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def assign(net: nn.Cell, arrays: dict[str, np.ndarray], path: Union[str, Path]) -> None:

@@ -2,13 +2,17 @@
 
 import csv
 import json
+import random
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 
 from tests.conftest import ROOT
+from tests.torture import torture
 
 QUICK = ["--config", str(ROOT / "configs/quickstart.yaml")]
 SMALL = ["model.embed_dim=16", "model.num_heads=2", "model.depth=4", "model.tokens=2(50%)+4", "data.workers=1",
@@ -36,9 +40,10 @@ def test_train_leaves_a_run_folder(trained):
     (folder,) = (cwd / "runs").iterdir()
     assert sorted(path.name for path in cwd.iterdir()) == ["runs"]
     assert sorted(path.name for path in folder.iterdir()) == [
-        "checkpoints", "classes.txt", "config.yaml", "metrics.csv", "train.log"]  # fmt: skip
+        "checkpoints", "classes.txt", "config.yaml", "lock", "metrics.csv", "train.log"]  # fmt: skip
     assert (folder / "classes.txt").read_text() == "ant\nbee\ncat\n"
-    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == [
+        "best.ckpt", "last.ckpt", "previous.ckpt"]  # fmt: skip
     with (folder / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["tokens"] for row in rows] == ["none", "2(50%)+4"]
@@ -160,7 +165,7 @@ def test_checkpoints_that_do_not_fit_are_named(trained, tmp_path):
         assert "head.weight [3, 16] for [3, 32]" in other.stderr
         damaged = run(script, *QUICK, "--ckpt", broken, cwd=cwd)
         assert (damaged.returncode, damaged.stderr.count("\n")) == (2, 1)
-        assert damaged.stderr.startswith(f"error: checkpoint {broken} cannot be read")
+        assert damaged.stderr.startswith(f"error: checkpoint {broken} is damaged")
 
 
 def test_data_of_other_classes_is_refused(trained, photos, tmp_path):
@@ -182,3 +187,51 @@ def test_a_run_folder_is_not_used_twice(trained, photos):
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert f"go on with it by --resume {folder}" in done.stderr
     assert (folder / "metrics.csv").read_bytes() == before
+
+
+def start(*arguments, cwd):
+    command = [sys.executable, str(ROOT / "train.py"), *map(str, arguments)]
+    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(job, text):
+    for line in job.stdout:
+        if text in line:
+            return
+    raise AssertionError(job.stderr.read())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_says_how_to_go_on(tmp_path, photos, number):
+    options = [f"data.root={photos}", "data.batch_size=6", "train.epochs=9999", "run.dir=run"]
+    job = start(*QUICK, *SMALL, *options, cwd=tmp_path)
+    wait_for(job, "epoch 2/")
+    job.send_signal(number)
+    _, said = job.communicate(timeout=120)
+    assert job.returncode == 128 + number
+    assert said.endswith(f"{number.name}: saved; go on with python train.py --resume run\n")
+    done = len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) - 1
+    job = start("--resume", "run", "train.epochs=9999", cwd=tmp_path)
+    wait_for(job, "going on after epoch")
+    job.send_signal(number)  # while it compiles
+    time.sleep(0.2)
+    job.send_signal(number)  # and at once
+    job.communicate(timeout=120)
+    assert job.returncode == 128 + number
+    assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) - 1 == done
+
+
+def test_a_second_training_in_a_folder_is_refused(tmp_path, photos):
+    options = [f"data.root={photos}", "data.batch_size=6", "train.epochs=9999", "run.dir=run"]
+    job = start(*QUICK, *SMALL, *options, cwd=tmp_path)
+    wait_for(job, "epoch 1/")
+    second = run("train.py", "--resume", "run", cwd=tmp_path)
+    job.kill()
+    job.communicate()
+    assert second.returncode == 2
+    assert second.stderr.startswith(f"error: run folder run is in use by process {job.pid} on ")
+
+
+def test_torture_in_short(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert torture(1, random.Random(0))

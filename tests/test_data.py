@@ -142,3 +142,26 @@ def test_more_classes_than_outputs_are_refused(tmp_path, photos):
     source.check_fits(3)
     with pytest.raises(UserError, match=r"set model\.num_classes=3"):
         source.check_fits(2)
+
+
+def test_augmentation_does_not_depend_on_threads(tmp_path, photos):
+    options = ["data.auto_augment=randaug-m9-mstd0.5", "data.mixup=0.8", "data.cutmix=1.0", "data.random_erasing=0.5"]
+    config = make(tmp_path, f"data.root={photos}", "data.workers=2", *options)
+    source = data.open_source(config.data)
+
+    def epoch(number):
+        runtime.set_seeds(0, number)
+        np.random.seed()  # what others leave behind does not matter
+        return batches(data.train_loader(source, config, 3, number))
+
+    first, again, second = epoch(1), epoch(1), epoch(2)
+    assert len(first) == 3
+    for (images, labels), (same_images, same_labels), (other, _) in zip(first, again, second):
+        assert (images == same_images).all()
+        assert (labels == same_labels).all()
+        assert (images != other).any()
+
+
+def test_more_workers_than_cores_are_as_many_as_there_are(tmp_path, photos):
+    config = make(tmp_path, f"data.root={photos}", "data.workers=512")
+    assert len(batches(data.train_loader(data.open_source(config.data), config, 3, epoch=1))) == 3

@@ -1,6 +1,9 @@
 """Training: phases, one step, the optimiser, averages, resume."""
 
 import logging
+import os
+import resource
+import signal
 from dataclasses import replace
 
 import mindspore as ms
@@ -10,11 +13,15 @@ from mindspore import Parameter, Tensor, nn
 
 from src.config import Config, load
 from src.data import open_source
+from src.errors import FailureError, Interrupted, UserError
 from src.models import from_config
-from src.training.loop import train
+from src.stop import STOP
+from src.training.loop import Trainer
 from src.training.optimizer import learning_rates, make_optimizer, make_scaler
 from src.training.phases import Phase, plan_phases
+from src.training.progress import Progress
 from src.training.run_folder import RunFolder
+from src.training.state import new_state
 from src.training.step import Ema, Loss, TrainStep
 from src.weights import read
 
@@ -39,7 +46,8 @@ def run(config, tmp_path, name="run", resume=False):
         folder = RunFolder.create(
             replace(config, run=replace(config.run, dir=str(folder.path))), "test", ["a", "b", "c"]
         )
-    train(config, open_source(config.data), lambda: from_config(config.model, config.train.amp_level), folder, resume)
+    build = lambda: from_config(config.model, config.train.amp_level)  # noqa: E731
+    Trainer(config, open_source(config.data), build, folder).train(resume)
     return folder
 
 
@@ -89,34 +97,128 @@ def test_training_learns_colours(tmp_path, photos):
     assert float(rows[-1]["top1"]) > 60
 
 
-@pytest.mark.parametrize("extra", [[], ["train.ema_decay=0.9", "train.clip_norm=1.0", "optimizer.name=momentum"]])
-def test_resume_goes_on(tmp_path, photos, extra):
-    """Stopped after epoch 2 of 4 and resumed, a run ends in the weights of the run that was not."""
-    config = make_config(tmp_path, f"data.root={photos}", "train.epochs=4", *extra)
-    whole = run(config, tmp_path, "whole")
+MIXED = ["data.mixup=0.8", "data.cutmix=1.0", "data.auto_augment=randaug-m9-mstd0.5", "data.random_erasing=0.25"]
+COLUMNS = ("epoch", "phase", "tokens", "loss", "lr", "top1", "top5")
 
-    class StopError(Exception):
-        pass
 
-    def stop_after_two(self, row):
-        write(self, row)
-        if row["epoch"] == 2:
-            raise StopError
-
-    write = RunFolder.write_row
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(StopError):
-        patch.setattr(RunFolder, "write_row", stop_after_two)
-        run(config, tmp_path, "stopped")
-    resumed = run(config, tmp_path, "stopped", resume=True)
-    assert [row["epoch"] for row in resumed.read_rows()] == ["1", "2", "3", "4"]
+def check_same(resumed, whole):
     expected, reached = read(whole.last), read(resumed.last)
     assert expected.keys() == reached.keys()
     for name in expected:
         assert np.array_equal(expected[name], reached[name]), name
-    columns = ("epoch", "phase", "tokens", "loss", "lr", "top1", "top5")
-    assert [[row[c] for c in columns] for row in resumed.read_rows()] == [
-        [row[c] for c in columns] for row in whole.read_rows()
+    assert [[row[c] for c in COLUMNS] for row in resumed.read_rows()] == [
+        [row[c] for c in COLUMNS] for row in whole.read_rows()
     ]
+    assert not list(resumed.path.glob("**/*.partial*"))
+
+
+@pytest.mark.parametrize(
+    "extra", [["run.save_every_steps=2"], ["train.ema_decay=0.9", "run.keep_best=3", *MIXED]], ids=["plain", "recipe"]
+)
+def test_a_run_that_is_stopped_and_resumed_ends_as_one_that_is_not(tmp_path, photos, extra):
+    """Stopped by a signal in each place that has one, killed between steps, and its last checkpoint damaged."""
+    config = make_config(tmp_path, f"data.root={photos}", "train.epochs=4", *extra)
+    whole = run(config, tmp_path, "whole")
+    advance, calls = Progress.advance, []
+
+    def stop_at(number, how):
+        def advancing(self, units, note=""):
+            advance(self, units, note)
+            calls.append(units)
+            if len(calls) == number:
+                how()
+
+        calls.clear()
+        return advancing
+
+    class KilledError(Exception):
+        pass
+
+    def kill():
+        raise KilledError
+
+    def interrupt():
+        STOP.asked = signal.SIGINT
+
+    def terminate():
+        STOP.asked = signal.SIGTERM
+
+    def stop(resume, number, how, error):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(error) as raised:
+            patch.setattr(Progress, "advance", stop_at(number, how))
+            run(config, tmp_path, "stopped", resume)
+        STOP.asked = None
+        return raised.value
+
+    stopped = stop(False, 2, interrupt, Interrupted)  # in a step of epoch 1
+    assert stopped.code == 130
+    assert f"python train.py --resume {tmp_path / 'stopped'}" in str(stopped)
+    stopped = stop(True, 2, terminate, Interrupted)  # in the evaluation of epoch 1
+    assert stopped.code == 143
+    stop(True, 5, kill, KilledError)  # after that, in epoch 2
+    last = tmp_path / "stopped" / "checkpoints" / "last.ckpt"
+    damaged = bytearray(last.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    last.unlink()
+    last.write_bytes(damaged)
+    check_same(run(config, tmp_path, "stopped", resume=True), whole)
+
+
+def test_without_any_whole_checkpoint_a_resume_is_refused(tmp_path, photos):
+    folder = run(make_config(tmp_path, f"data.root={photos}", "train.epochs=2"), tmp_path)
+    for path in (folder.last, folder.previous):
+        path.unlink()
+        path.write_bytes(b"no checkpoint")
+    with pytest.raises(UserError, match=r"previous\.ckpt is damaged, or no checkpoint"):
+        run(make_config(tmp_path, f"data.root={photos}", "train.epochs=3"), tmp_path, resume=True)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path, photos):
+    folder = run(
+        make_config(tmp_path, f"data.root={photos}", "train.epochs=1", "train.warmup_dense_epochs=0"), tmp_path
+    )
+    before = folder.last.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
+    try:
+        with pytest.raises(FailureError, match=r"last\.ckpt cannot be written: .*; what was saved before is whole"):
+            run(make_config(tmp_path, f"data.root={photos}", "train.epochs=2"), tmp_path, resume=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert folder.last.read_bytes() == before
+    assert not list(folder.path.glob("**/*.partial*"))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, photos):
+    wild = ["optimizer.name=momentum", "optimizer.lr=1e30", "optimizer.warmup_epochs=0"]
+    config = make_config(tmp_path, f"data.root={photos}", "train.warmup_dense_epochs=0", *wild)
+    with pytest.raises(
+        FailureError, match=r"epoch 1, step \d: the loss is (nan|inf); learning rate 9\.7e\+29, loss scale 1;"
+    ):
+        run(config, tmp_path)
+
+
+def test_steps_that_are_not_finite_are_skipped_up_to_a_limit(tmp_path):
+    config = make_config(tmp_path, "train.on_nan=skip")
+    net = from_config(config.model)
+    state = new_state(config, lambda: net, [1e-2] * 10)
+    before = {p.name: p.asnumpy().copy() for p in net.get_parameters()}
+    step = state.step(config, "none")
+    images = Tensor(np.full((6, 3, 16, 16), np.nan, np.float32))
+    _, finite = step(images, Tensor(LABELS))
+    assert not finite.asnumpy()
+    assert all((before[p.name] == p.asnumpy()).all() for p in net.get_parameters())
+    step(Tensor(np.ones((6, 3, 16, 16), np.float32)), Tensor(LABELS))
+    assert any((before[p.name] != p.asnumpy()).any() for p in net.get_parameters())
+
+
+def test_a_folder_in_use_is_refused(tmp_path, photos):
+    folder = run(make_config(tmp_path, f"data.root={photos}", "train.epochs=1"), tmp_path)
+    in_use = pytest.raises(UserError, match=rf"is in use by process {os.getpid()} on .+; wait for it")
+    with folder.lock(), in_use, folder.lock():
+        pass
+    with folder.lock():
+        pass  # free again
 
 
 class Quadratic(nn.Cell):

@@ -1,5 +1,6 @@
 """Top-1 and top-5 accuracy of a network on a data set."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +31,13 @@ class Accuracy:
         return 100 * self.top5_hits / self.images
 
 
-def evaluate(network: nn.Cell, loader: ds.Dataset, batch_size: int, group: Group = ALONE) -> Accuracy:
+def evaluate(
+    network: nn.Cell,
+    loader: ds.Dataset,
+    batch_size: int,
+    group: Group = ALONE,
+    after_batch: Callable[[], None] = lambda: None,
+) -> Accuracy:
     """Count the right answers of a network in evaluation mode.
 
     Each batch is padded to `batch_size`, so that one graph serves them all.
@@ -38,6 +45,7 @@ def evaluate(network: nn.Cell, loader: ds.Dataset, batch_size: int, group: Group
     Args:
         loader: This process's part of the images.
         group: The counts are added over its processes.
+        after_batch: Called after each batch; what it raises ends the evaluation.
     """
     network.set_train(False)
     top1 = top5 = images = 0
@@ -54,4 +62,5 @@ def evaluate(network: nn.Cell, loader: ds.Dataset, batch_size: int, group: Group
             top5 += int(hits.any(axis=1).sum())
             images += len(batch)
             progress.advance(1)
+            after_batch()
     return Accuracy(*map(int, group.sum((top1, top5, images))))

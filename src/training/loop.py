@@ -4,23 +4,25 @@ import gc
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Optional
 
 import numpy as np
-from mindspore import nn
+from mindspore import Tensor, nn
 
 from src import runtime
 from src.config import Config, peak_lr
 from src.data import Source, batches, steps_of_epoch, train_loader, val_loader
 from src.distributed import ALONE, Group
-from src.training.checkpoint import Reached, restore_state, save_network, save_state
-from src.training.evaluate import evaluate
+from src.errors import FailureError, Interrupted
+from src.stop import STOP
+from src.training.checkpoint import Reached, restore_state, save_best, save_state
+from src.training.evaluate import Accuracy, evaluate
 from src.training.optimizer import learning_rates
 from src.training.phases import Phase, plan_phases
 from src.training.progress import Progress
 from src.training.run_folder import RunFolder
-from src.training.state import State, new_state
+from src.training.state import new_state
 from src.training.step import TrainStep
 
 STEPS_BETWEEN_NOTES = 10
@@ -33,104 +35,196 @@ class Epoch:
     """What the training part of one epoch came to.
 
     Compiling is in `seconds` and not in `img_s`. `skipped` counts the steps whose loss or gradients were not finite.
+    `img_s` is None if all steps were done before the run was stopped.
     """
 
     loss: float
     lr: float
-    img_s: float
+    img_s: Optional[float]
     seconds: float
     skipped: int
 
 
-def train(
-    config: Config, source: Source, build: Callable[[], nn.Cell], run: RunFolder, resume: bool, group: Group = ALONE
-) -> None:
-    """Train from the beginning, or from the run's last checkpoint, to the last epoch.
+class Trainer:
+    """One training, from the beginning or from where its last checkpoint left it.
 
     Args:
         config: The resolved configuration.
         source: The data, with the splits "train" and "val".
         build: Makes the network.
-        run: The run folder: a row of metrics and the checkpoints are written after each epoch, by the first process.
-        resume: Go on from the run's last.ckpt, where there is one yet.
-        group: The processes that train together; every one calls this.
+        run: The run folder: a row of metrics and checkpoints are written to it, by the first process.
+        group: The processes that train together; every one has a trainer.
     """
-    runtime.set_seeds(config.train.seed)
-    steps = steps_of_epoch(source, config, group)
-    rates = learning_rates(config, steps, group.size)
-    state = new_state(config, build, rates)
-    reached = restore_state(run.last, state) if resume and run.last.exists() else Reached()
-    phases = plan_phases(config.model.tokens, config.train.epochs, config.train.warmup_dense_epochs)
-    _announce(config, source, state, phases, reached, group)
-    images = steps * config.data.batch_size * group.size
-    graphs = 0
-    with Progress(images * config.train.epochs, "training", "img", done=images * reached.epoch) as progress:
-        for phase in phases:
-            if reached.epoch < phase.last:
-                gc.collect()  # a network that is freed while another compiles makes that one compile twice
-                step = state.step(config, phase.tokens, group)
-                reached = _train_phase(config, source, run, state, phase, step, rates, reached, progress, group)
-                graphs += len(step.compile_cache)
-                del step
-    log.info("done: %d training graphs compiled, best top-1 %.2f%%, in %s", graphs, reached.best_top1, run.best)
 
+    def __init__(
+        self, config: Config, source: Source, build: Callable[[], nn.Cell], run: RunFolder, group: Group = ALONE
+    ) -> None:
+        runtime.set_seeds(config.train.seed)
+        self.config, self.source, self.run, self.group = config, source, run, group
+        self.steps = steps_of_epoch(source, config, group)
+        self.images = config.data.batch_size * group.size  # of a step
+        self.rates = learning_rates(config, self.steps, group.size)
+        self.state = new_state(config, build, self.rates)
+        self.phases = plan_phases(config.model.tokens, config.train.epochs, config.train.warmup_dense_epochs)
+        self.reached = Reached()
 
-def _train_phase(
-    config: Config,
-    source: Source,
-    run: RunFolder,
-    state: State,
-    phase: Phase,
-    step: TrainStep,
-    rates: list[float],
-    reached: Reached,
-    progress: Progress,
-    group: Group,
-) -> Reached:
-    evaluated = state.weights_to_use().with_tokens(phase.tokens)
-    for number in range(max(phase.first, reached.epoch + 1), phase.last + 1):
-        epoch = _train_epoch(config, source, step, number, rates, progress, group)
-        accuracy = None
-        if number % config.train.eval_every == 0 or number == phase.last:
-            accuracy = evaluate(evaluated, val_loader(source, config, group), config.data.batch_size, group)
+    def train(self, resume: bool) -> None:
+        """Train to the last epoch.
+
+        Args:
+            resume: Go on from the run's last checkpoint, where there is one yet.
+
+        Raises:
+            Interrupted: A signal asked to stop; all is saved.
+            FailureError: A loss is not finite, and `train.on_nan` says stop, or there were too many.
+        """
+        if resume:
+            self.reached = restore_state(self.run, self.state)
+        self._announce()
+        done = self.reached.epoch * self.steps + len(self.reached.losses)
+        total = self.steps * self.config.train.epochs
+        graphs = 0
+        with (
+            STOP.heed(),
+            Progress(total * self.images, "training", "img", done=done * self.images) as self.progress,
+        ):
+            for phase in self.phases:
+                if self.reached.epoch < phase.last:
+                    gc.collect()  # a network that is freed while another compiles makes that one compile twice
+                    step = self.state.step(self.config, phase.tokens, self.group)
+                    self._train_phase(phase, step)
+                    graphs += len(step.compile_cache)
+                    del step
+        best = self.reached.best_top1
+        log.info("done: %d training graphs compiled, best top-1 %.2f%%, in %s", graphs, best, self.run.best)
+
+    def _train_phase(self, phase: Phase, step: TrainStep) -> None:
+        evaluated = self.state.weights_to_use().with_tokens(phase.tokens)
+        for number in range(max(phase.first, self.reached.epoch + 1), phase.last + 1):
+            epoch = self._train_epoch(step, number)
+            accuracy = None
+            if number % self.config.train.eval_every == 0 or number == phase.last:
+                loader = val_loader(self.source, self.config, self.group)
+                accuracy = evaluate(evaluated, loader, self.config.data.batch_size, self.group, self._heed)
+            self._finish_epoch(phase, number, epoch, accuracy, evaluated)
+
+    def _train_epoch(self, step: TrainStep, number: int) -> Epoch:
+        """The steps of an epoch that are still to be done."""
+        runtime.set_seeds(self.config.train.seed, number, self.group.rank)
+        classes = step.network.geometry.num_classes
+        loader = train_loader(self.source, self.config, classes, number, self.group)
+        step.set_train()
+        before = len(self.reached.losses)
+        pending: list[tuple[Tensor, Tensor]] = []
+        started = computing = time.monotonic()
+        for index, (images, labels) in enumerate(batches(loader, self.config.runtime.sink), 1):
+            if index <= before:
+                continue  # done before the run was stopped; the random numbers after it are the same
+            if not step.compile_cache:
+                runtime.compile_ahead(step, images, labels)
+                computing = time.monotonic()
+            pending.append(step(images, labels))
+            noted = index % STEPS_BETWEEN_NOTES == 1 or index == self.steps
+            every = self.config.run.save_every_steps
+            saves = every is not None and index % every == 0 and index < self.steps
+            stops = STOP.asked is not None  # asked once: a signal may come at any moment
+            note = ""
+            if noted or saves or stops:
+                self._account(number, pending)
+                pending = []
+                note = f"epoch {number} loss {self.reached.losses[-1]:.4f} lr {self._rate(number, index):.2e}"
+            self.progress.advance(self.images, note)
+            if stops:
+                self._heed()
+            if saves:
+                self._save()
+        now = time.monotonic()
+        mean = self.group.sum([float(np.mean(np.float32(self.reached.losses)))])[0] / self.group.size
+        img_s = (self.steps - before) * self.images / (now - computing) if before < self.steps else None
+        return Epoch(mean, self._rate(number, self.steps), img_s, now - started, self.reached.skipped)
+
+    def _account(self, number: int, pending: list[tuple[Tensor, Tensor]]) -> None:
+        """Take the results of steps into what was reached; refuse losses that are not finite."""
+        losses = [float(loss.asnumpy()) for loss, _ in pending]
+        skipped = sum(not finite.asnumpy() for _, finite in pending)
+        first = len(self.reached.losses) + 1
+        self.reached = replace(
+            self.reached, losses=(*self.reached.losses, *losses), skipped=self.reached.skipped + skipped
+        )
+        bad = [index for index, loss in enumerate(losses, first) if not np.isfinite(loss)]
+        limit = self.config.train.max_skips if self.config.train.on_nan == "skip" else 0
+        if bad and sum(not np.isfinite(loss) for loss in self.reached.losses) > limit:
+            raise FailureError(
+                f"epoch {number}, step {bad[0]}: the loss is {losses[bad[0] - first]}; learning rate"
+                f" {self._rate(number, bad[0]):.3g}, loss scale {float(self.state.scaler.scale_value.asnumpy()):g};"
+                f" the last good checkpoint is {self.run.last if self.run.last.exists() else 'none yet'};"
+                " lower optimizer.lr, or set train.clip_norm"
+            )
+
+    def _heed(self) -> None:
+        """Stop here, with all saved, if a signal has asked for it."""
+        if STOP.asked is None:
+            return
+        self._save()
+        raise Interrupted(STOP.asked, f"{STOP.asked.name}: saved; go on with python train.py --resume {self.run.path}")
+
+    def _save(self) -> None:
+        if self.group.leads:
+            save_state(self.run, self.state, self.reached)
+
+    def _finish_epoch(
+        self, phase: Phase, number: int, epoch: Epoch, accuracy: Optional[Accuracy], evaluated: nn.Cell
+    ) -> None:
         top1, top5 = (accuracy.top1, accuracy.top5) if accuracy else (None, None)
-        improved = top1 is not None and (phase.number, top1) > (reached.best_phase, reached.best_top1)
-        best = (phase.number, top1) if improved else (reached.best_phase, reached.best_top1)
-        reached = Reached(number, *best)
-        if group.leads:
-            save_state(run.last, state, reached)
+        best = (self.reached.best_phase, self.reached.best_top1)
+        improved = top1 is not None and (phase.number, top1) > best
+        self.reached = Reached(number, *((phase.number, top1) if improved else best))
+        if self.group.leads:
             if improved:
-                save_network(run.best, evaluated)
-            run.write_row(_row(number, phase, epoch, top1, top5))
-        _report(config, phase, number, epoch, top1, progress)
-    return reached
+                save_best(self.run, evaluated, self.config.run.keep_best)
+            self.run.write_row(_row(number, phase, epoch, top1, top5))
+            self._save()  # last: a run that is killed before does the epoch again, to the same result
+        _report(self.config, phase, number, epoch, top1, self.progress)
+        if self.config.train.loss_scale_type == "dynamic" and float(self.state.scaler.scale_value.asnumpy()) <= 1:
+            log.warning("the loss scale has fallen to 1: gradients overflow at any scale")
 
+    def _announce(self) -> None:
+        parameters = sum(parameter.size for parameter in self.state.network.get_parameters())
+        train, val = self.source.splits["train"], self.source.splits["val"]
+        log.info(
+            "%s: %s parameters; %d classes, %d training and %d validation images in %s",
+            self.config.model.name,
+            f"{parameters:,}",
+            len(self.source.classes),
+            train.images,
+            val.images,
+            self.config.data.root,
+        )
+        log.info(
+            "%d process%s of batch %d, together %d; peak learning rate %.3g (%s)",
+            self.group.size, "es" if self.group.size > 1 else "", self.config.data.batch_size, self.images,
+            peak_lr(self.config, self.group.size), _lr_rule(self.config),
+        )  # fmt: skip
+        for phase in self.phases:
+            plan = self.state.network.with_tokens(phase.tokens).plan
+            log.info(
+                "phase %d, epochs %d-%d: %s, tokens leaving each block %s, %.3f GMACs, ideal gain %.1f%%",
+                phase.number, phase.first, phase.last, phase.tokens, plan.tokens_out, plan.macs / 1e9,
+                100 * plan.ideal_gain,
+            )  # fmt: skip
+        log.info("%d training graphs will be compiled", sum(self.reached.epoch < phase.last for phase in self.phases))
+        if self.config.train.warmup_dense_epochs and self.phases[-1].tokens != self.config.model.tokens:
+            log.warning(
+                "all %d epochs are dense warm-up: %s is never trained",
+                self.config.train.epochs,
+                self.config.model.tokens,
+            )
+        if self.reached != Reached():
+            log.info("going on after epoch %d, step %d of the next", self.reached.epoch, len(self.reached.losses))
 
-def _train_epoch(
-    config: Config, source: Source, step: TrainStep, number: int, rates: list[float], progress: Progress, group: Group
-) -> Epoch:
-    runtime.set_seeds(config.train.seed, number, group.rank)
-    loader = train_loader(source, config, step.network.geometry.num_classes, number, group)
-    first = (number - 1) * loader.get_dataset_size()
-    step.set_train()
-    losses, finite = [], []
-    started = computing = time.monotonic()
-    for index, (images, labels) in enumerate(batches(loader, config.runtime.sink)):
-        if not step.compile_cache:
-            runtime.compile_ahead(step, images, labels)
-            computing = time.monotonic()
-        loss, is_finite = step(images, labels)
-        losses.append(loss)
-        finite.append(is_finite)
-        note = ""
-        if index % STEPS_BETWEEN_NOTES == 0:
-            note = f"epoch {number} loss {float(loss.asnumpy()):.4f} lr {rates[first + index]:.2e}"
-        progress.advance(len(images) * group.size, note)
-    mean = group.sum([float(np.mean([loss.asnumpy() for loss in losses]))])[0] / group.size
-    now = time.monotonic()
-    img_s = len(losses) * config.data.batch_size * group.size / (now - computing)
-    skipped = sum(not flag.asnumpy() for flag in finite)
-    return Epoch(mean, rates[first + len(losses) - 1], img_s, now - started, skipped)
+    def _rate(self, number: int, index: int) -> float:
+        """The learning rate of a step, counted from 1, of an epoch."""
+        return self.rates[(number - 1) * self.steps + index - 1]
 
 
 def _row(number: int, phase: Phase, epoch: Epoch, top1: Optional[float], top5: Optional[float]) -> dict[str, object]:
@@ -142,57 +236,24 @@ def _row(number: int, phase: Phase, epoch: Epoch, top1: Optional[float], top5: O
         "lr": f"{epoch.lr:.6e}",
         "top1": "" if top1 is None else f"{top1:.4f}",
         "top5": "" if top5 is None else f"{top5:.4f}",
-        "img_s": f"{epoch.img_s:.2f}",
+        "img_s": "" if epoch.img_s is None else f"{epoch.img_s:.2f}",
         "seconds": f"{epoch.seconds:.2f}",
     }
 
 
 def _report(config: Config, phase: Phase, number: int, epoch: Epoch, top1: Optional[float], progress: Progress) -> None:
     log.info(
-        "epoch %d/%d %s: loss %.4f, lr %.2e, %s%.0f img/s, %s left%s",
+        "epoch %d/%d %s: loss %.4f, lr %.2e, %s%s%s left%s",
         number,
         config.train.epochs,
         phase.tokens,
         epoch.loss,
         epoch.lr,
         "" if top1 is None else f"top-1 {top1:.2f}%, ",
-        epoch.img_s,
+        "" if epoch.img_s is None else f"{epoch.img_s:.0f} img/s, ",
         progress.left(),
         f", {epoch.skipped} steps were not finite" if epoch.skipped else "",
     )
-
-
-def _announce(
-    config: Config, source: Source, state: State, phases: list[Phase], reached: Reached, group: Group
-) -> None:
-    parameters = sum(parameter.size for parameter in state.network.get_parameters())
-    train, val = source.splits["train"], source.splits["val"]
-    log.info(
-        "%s: %s parameters; %d classes, %d training and %d validation images in %s",
-        config.model.name,
-        f"{parameters:,}",
-        len(source.classes),
-        train.images,
-        val.images,
-        config.data.root,
-    )
-    log.info(
-        "%d process%s of batch %d, together %d; peak learning rate %.3g (%s)",
-        group.size, "es" if group.size > 1 else "", config.data.batch_size, config.data.batch_size * group.size,
-        peak_lr(config, group.size), _lr_rule(config),
-    )  # fmt: skip
-    for phase in phases:
-        plan = state.network.with_tokens(phase.tokens).plan
-        log.info(
-            "phase %d, epochs %d-%d: %s, tokens leaving each block %s, %.3f GMACs, ideal gain %.1f%%",
-            phase.number, phase.first, phase.last, phase.tokens, plan.tokens_out, plan.macs / 1e9,
-            100 * plan.ideal_gain,
-        )  # fmt: skip
-    log.info("%d training graphs will be compiled", sum(reached.epoch < phase.last for phase in phases))
-    if config.train.warmup_dense_epochs and phases[-1].tokens != config.model.tokens:
-        log.warning("all %d epochs are dense warm-up: %s is never trained", config.train.epochs, config.model.tokens)
-    if reached.epoch:
-        log.info("going on after epoch %d", reached.epoch)
 
 
 def _lr_rule(config: Config) -> str:

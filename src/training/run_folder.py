@@ -4,14 +4,18 @@ config.yaml      the resolved configuration
 classes.txt      the names of the classes, in the order of the outputs
 metrics.csv      a row an epoch
 train.log        what was printed
-checkpoints/     last.ckpt (all that a resume needs) and best.ckpt (the weights to use)
+checkpoints/     last.ckpt (all that a resume needs), previous.ckpt (the one before), best.ckpt (the weights to use)
+lock             held by the process that trains in the folder
 """
 
 import csv
+import fcntl
 import io
 import os
+import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Optional, Union
 
@@ -32,6 +36,7 @@ class RunFolder:
         self.metrics = self.path / "metrics.csv"
         self.log = self.path / "train.log"
         self.last = self.path / "checkpoints" / "last.ckpt"
+        self.previous = self.path / "checkpoints" / "previous.ckpt"
         self.best = self.path / "checkpoints" / "best.ckpt"
 
     @classmethod
@@ -66,6 +71,27 @@ class RunFolder:
         if not run.config.is_file():
             raise UserError(f"run folder {path} holds no config.yaml; name the folder that train.py printed")
         return run
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder against other processes; the system lets go of it if this one dies.
+
+        Raises:
+            UserError: Another process trains in it.
+        """
+        path = self.path / "lock"
+        with path.open("a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                file.seek(0)
+                raise UserError(f"run folder {self.path} is in use by {file.read().strip()}; wait for it") from error
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
+            for partial in [*self.path.glob("*.partial*"), *self.last.parent.glob("*.partial*")]:
+                partial.unlink()  # of a process that was killed while it wrote
+            yield
 
     @classmethod
     def of_checkpoint(cls, checkpoint: Path) -> Optional["RunFolder"]:

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Optional
 
@@ -13,7 +14,7 @@ from src.distributed import Group
 from src.errors import UserError
 from src.models import from_config
 from src.training.evaluate import evaluate
-from src.training.loop import train
+from src.training.loop import Trainer
 from src.training.run_folder import RUNS, RunFolder, write_atomically
 from src.weights import count_classes, load_checkpoint
 
@@ -108,4 +109,5 @@ def _prepare(config: Config, distribute: bool) -> tuple[Config, Source, Group]:
 def _train(config: Config, source: Source, run: RunFolder, resume: bool, group: Group) -> None:
     cli.start_log(run.log if group.leads else None, quiet=not group.leads)
     log.info("run folder: %s", run.path)
-    train(config, source, lambda: from_config(config.model, config.train.amp_level), run, resume, group)
+    with run.lock() if group.leads else nullcontext():
+        Trainer(config, source, lambda: from_config(config.model, config.train.amp_level), run, group).train(resume)

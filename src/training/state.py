@@ -45,7 +45,7 @@ class State:
         train = config.train
         network = self.network.with_tokens(tokens)
         loss = Loss(network.geometry.num_classes, train.label_smoothing)
-        checks_overflow = train.loss_scale_type == "dynamic"
+        checks_overflow = train.loss_scale_type == "dynamic" or train.on_nan == "skip"
         step = TrainStep(
             network, loss, self.optimizer, self.scaler, self.ema, train.clip_norm, checks_overflow, group.size
         )

@@ -1,0 +1,58 @@
+"""Ctrl-C and SIGTERM: a training saves before it stops, anything else stops, and a second signal stops at once.
+
+Ctrl-C is blocked in every thread and taken by one of our own: MindSpore's C++ replaces Python's handler for it. SIGTERM
+has a handler of Python's, which runs when MindSpore comes back from what it does; it cannot be blocked, since the
+processes in which AKG compiles inherit that, and end each other by it.
+"""
+
+import _thread
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Optional
+
+
+class Stop:
+    """What has asked this process to stop.
+
+    Attributes:
+        asked: The signal; None as long as there was none.
+    """
+
+    def __init__(self) -> None:
+        self.asked: Optional[signal.Signals] = None
+        self.heeded = False
+
+    def watch(self) -> None:
+        """Take the signals from now on. Before any other thread is started: before MindSpore is imported."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        threading.Thread(target=self._take_interrupts, name="signals", daemon=True).start()
+        signal.signal(signal.SIGTERM, lambda number, frame: self._take(signal.SIGTERM))
+
+    @contextmanager
+    def heed(self) -> Iterator["Stop"]:
+        """A context that looks at `asked` now and then; outside of one, a signal is a KeyboardInterrupt."""
+        self.heeded = True
+        try:
+            yield self
+        finally:
+            self.heeded = False
+
+    def _take_interrupts(self) -> None:
+        while True:
+            self._take(signal.Signals(signal.sigwait({signal.SIGINT})))
+
+    def _take(self, number: signal.Signals) -> None:
+        if self.asked is not None:
+            os._exit(128 + number)  # what is saved is whole at any moment
+        self.asked = number
+        if self.heeded:
+            print(f"{number.name}: stopping after this step; once more to stop at once", file=sys.stderr, flush=True)
+        else:
+            _thread.interrupt_main()
+
+
+STOP = Stop()  # signals are the process's, so there is one

@@ -1,0 +1,99 @@
+"""Kill trainings at random instants, resume them, and compare: python -m tests.torture --kills 50
+
+Each trial starts a small run of the Quick start's configuration, kills it once (every third one while a checkpoint is
+being written), resumes it to the end, and compares all of its state with that of a run that was left alone.
+"""
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from src.weights import read
+from tests.conftest import ROOT
+
+SMALL = [
+    "train.epochs=4", "train.warmup_dense_epochs=2", "train.ema_decay=0.99", "run.save_every_steps=5",
+    "data.batch_size=128", "data.mixup=0.8", "data.cutmix=1.0", "model.depth=4", "model.tokens=2(50%)+4",
+]  # fmt: skip
+COLUMNS = 7  # of metrics.csv, that do not depend on time
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=50, help="trials (50)")
+    parser.add_argument("--seed", type=int, default=0, help="of the instants (0)")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        finish(start(Path("first")))  # fills the cache of kernels
+        instants = torture(args.kills, random.Random(args.seed))
+    print(f"{args.kills} runs were killed ({instants}), resumed, and ended bit-equal; none was lost, no file left over")
+
+
+def torture(kills: int, chance: random.Random) -> str:
+    """Do so many trials in the working directory; in what each run was when it was killed, counted."""
+    began = time.monotonic()
+    finish(start(Path("whole")))
+    seconds = time.monotonic() - began
+    seen: dict[str, int] = {}
+    for number in tqdm(range(kills), disable=not sys.stderr.isatty()):
+        run = Path(f"run{number}")
+        job = start(run)
+        until = time.monotonic() + (seconds if number % 3 == 0 else chance.uniform(0, seconds))
+        while job.poll() is None and time.monotonic() < until:
+            if number % 3 == 0 and list(run.glob("checkpoints/*.partial*")) and chance.random() < 0.3:
+                break
+            time.sleep(0.0005 if number % 3 == 0 else 0.01)
+        what = state(run, job)
+        job.send_signal(signal.SIGKILL)
+        job.wait()
+        seen[what] = seen.get(what, 0) + 1
+        finish(start(run, resume=(run / "config.yaml").exists()))
+        check(run, Path("whole"))
+    return ", ".join(f"{count} {what}" for what, count in sorted(seen.items()))
+
+
+def start(run: Path, resume: bool = False) -> subprocess.Popen:
+    """A training in a process of its own."""
+    config = ["--resume", str(run)] if resume else ["--config", str(ROOT / "configs/quickstart.yaml"), *SMALL]
+    command = [sys.executable, str(ROOT / "train.py"), *config, *([] if resume else [f"run.dir={run}"])]
+    with Path(f"{run.name}.log").open("a", encoding="utf-8") as log:
+        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+
+
+def finish(job: subprocess.Popen) -> None:
+    """Wait for a training that must succeed."""
+    assert job.wait(timeout=600) == 0, f"{job.args} failed"
+
+
+def state(run: Path, job: subprocess.Popen) -> str:
+    if job.poll() is not None:
+        return "at its end"
+    if list(run.glob("checkpoints/*.partial*")):
+        return "while saving"
+    return "with a checkpoint" if (run / "checkpoints" / "last.ckpt").exists() else "before the first checkpoint"
+
+
+def check(run: Path, whole: Path) -> None:
+    """All state bit-equal, the same metrics, the same files."""
+    expected, reached = read(whole / "checkpoints" / "last.ckpt"), read(run / "checkpoints" / "last.ckpt")
+    assert expected.keys() == reached.keys()
+    for name, value in expected.items():
+        assert np.array_equal(value, reached[name]), f"{run}: {name} differs"
+    rows, others = ((path / "metrics.csv").read_text().splitlines() for path in (run, whole))
+    assert [row.split(",")[:COLUMNS] for row in rows] == [row.split(",")[:COLUMNS] for row in others], f"{run}: metrics"
+    files, others = (sorted(str(path.relative_to(top)) for path in top.glob("**/*")) for top in (run, whole))
+    assert files == others, f"{run}: {set(files) ^ set(others)}"
+
+
+if __name__ == "__main__":
+    main()
