@@ -142,7 +142,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=800, deadline=None)
 @given(st.dictionaries(st.sampled_from(keys()), values, max_size=4))
 def test_random_values_are_accepted_or_refused(tmp_path_factory, chosen):
     tree = {}
@@ -155,3 +155,25 @@ def test_random_values_are_accepted_or_refused(tmp_path_factory, chosen):
         assert isinstance(load(path), Config)
     except UserError as refused:
         assert str(path) in str(refused)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.one_of(st.text(max_size=60), st.text("{}[]:,-!&*|>'\"% \nabc019.#?@", max_size=60)))
+def test_random_text_is_accepted_or_refused(tmp_path_factory, text):
+    path = tmp_path_factory.getbasetemp() / "text.yaml"
+    path.write_text(text, encoding="utf-8", errors="surrogatepass")
+    try:
+        assert isinstance(load(path), Config)
+    except UserError as refused:
+        assert str(path) in str(refused)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.one_of(st.text(max_size=30), st.builds("{}={}".format, st.sampled_from(keys()), st.text(max_size=12))))
+def test_random_overrides_are_accepted_or_refused(tmp_path_factory, text):
+    path = tmp_path_factory.getbasetemp() / "empty.yaml"
+    path.write_text("{}", encoding="utf-8")
+    try:
+        assert isinstance(load(path, [text]), Config)
+    except UserError as refused:
+        assert len(str(refused).splitlines()) >= 1

@@ -139,7 +139,8 @@ class Trainer:
             if saves:
                 self._save()
         now = time.monotonic()
-        mean = self.group.sum([float(np.mean(np.float32(self.reached.losses)))])[0] / self.group.size
+        losses = np.float32(self.reached.losses)
+        mean = self.group.sum([float(np.mean(losses[np.isfinite(losses)]))])[0] / self.group.size
         img_s = (self.steps - before) * self.images / (now - computing) if before < self.steps else None
         return Epoch(mean, self._rate(number, self.steps), img_s, now - started, self.reached.skipped)
 
