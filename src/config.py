@@ -93,6 +93,7 @@ class DataConfig:
     mixup: NonNegative = 0.0
     cutmix: NonNegative = 0.0
     mixup_prob: Fraction = 1.0
+    on_bad_image: Literal["error", "skip", "unchecked"] = "error"
 
 
 @dataclass(frozen=True, config=_CLOSED)

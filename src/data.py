@@ -8,6 +8,7 @@ ships (UCI ML hand-written digits), written once as PNG files to data/digits.
 """
 
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,6 @@ import mindspore.dataset as ds
 import numpy as np
 from mindcv.data import create_dataset, create_loader, create_transforms
 from mindcv.data.mixup import Mixup
-from mindspore import Tensor
 from mindspore.dataset import vision
 from mindspore.dataset.transforms.py_transforms_util import Implementation
 from mindspore.dataset.transforms.transforms import TensorOperation
@@ -27,7 +27,7 @@ from mindspore.dataset.transforms.transforms import TensorOperation
 from src.augment import Seeded
 from src.config import Config, DataConfig, ImageSize
 from src.distributed import ALONE, Group
-from src.errors import UserError
+from src.errors import FailureError, UserError
 
 DIGITS = "sklearn:digits"
 DIGITS_FOLDER = Path("data/digits")
@@ -90,16 +90,35 @@ def open_source(config: DataConfig, splits: Sequence[str] = ("train", "val"), gr
     usages = {"train": config.train_split, "val": config.val_split}
     usages = {split: usages[split] for split in splits}
     source = _open_folder(config, root, usages) if config.name == "folder" else _open_cifar(config.name, root, usages)
-    batch, images = config.batch_size * group.size, source.splits["train"].images if "train" in splits else None
-    if images is not None and images < batch:
+    check_sizes(source, config, group)
+    return source
+
+
+def check_sizes(source: Source, config: DataConfig, group: Group = ALONE) -> None:
+    """Refuse fewer training images than a batch, and fewer validation images than processes."""
+    train, val = source.splits.get("train"), source.splits.get("val")
+    if train is not None and train.images < config.batch_size * group.size:
         each = f" for each of {group.size} processes" if group.size > 1 else ""
         raise UserError(
-            f"data.batch_size {config.batch_size}{each} exceeds the {images} training images of {root};"
+            f"data.batch_size {config.batch_size}{each} exceeds the {train.images} training images of {train.folder};"
             " set a smaller data.batch_size"
         )
-    if "val" in splits and source.splits["val"].images < group.size:
-        raise UserError(f"{root} has fewer validation images than there are processes; start fewer")
-    return source
+    if val is not None and val.images < group.size:
+        raise UserError(f"{val.folder} has fewer validation images than there are processes; start fewer")
+
+
+def files_of(split: Split, classes: Sequence[str]) -> list[Path]:
+    """A folder's images in the order in which they are numbered; none for a set in another layout."""
+    if not split.extensions:
+        return []
+    folder = split.folder / split.usage
+    files = [
+        folder / name / file
+        for name in classes
+        for file in sorted(os.listdir(folder / name), key=os.fsencode)
+        if _ending(file) in split.extensions
+    ]
+    return files if split.places is None else [files[place] for place in split.places]
 
 
 def train_loader(source: Source, config: Config, num_classes: int, epoch: int, group: Group = ALONE) -> ds.Dataset:
@@ -135,14 +154,23 @@ def steps_of_epoch(source: Source, config: Config, group: Group = ALONE) -> int:
     return source.splits["train"].images // (config.data.batch_size * group.size)
 
 
-def batches(loader: ds.Dataset, sink: bool) -> Iterator[tuple[Tensor, ...]]:
+def batches(loader: ds.Dataset, sink: bool = False, output_numpy: bool = False) -> Iterator[tuple]:
     """One epoch of a loader's batches.
 
     Args:
         sink: Have MindSpore send them to the device ahead of their use, through its queue. Not for CPU.
+        output_numpy: Give NumPy arrays instead of tensors.
+
+    Raises:
+        FailureError: An image cannot be read.
     """
     if not sink:
-        yield from loader.create_tuple_iterator(num_epochs=1)
+        try:
+            yield from loader.create_tuple_iterator(num_epochs=1, output_numpy=output_numpy)
+        except RuntimeError as error:
+            said = re.search(r"\[ERROR\] (.+)", str(error))
+            reason = said[1] if said else str(error).strip().splitlines()[0]
+            raise FailureError(f"the data cannot be read: {reason}") from error
         return
     take = ms.data_sink(lambda *batch: batch, loader)
     for _ in range(loader.get_dataset_size()):

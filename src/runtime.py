@@ -105,6 +105,11 @@ def _set_fusion(fused_kernels: str, amp_level: str) -> None:
         log.warning("fused kernels are off, training will be slower: %s", problem)
 
 
+def cache_folder() -> Path:
+    """What may be kept from one run to the next, and be deleted at any time."""
+    return Path(os.environ["MS_COMPILER_CACHE_PATH"])
+
+
 def compile_ahead(cell: "nn.Cell", *inputs: "Tensor") -> None:
     """Compile a cell's graph for inputs like these, before it is called with any.
 

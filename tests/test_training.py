@@ -15,11 +15,11 @@ from src.config import Config, load
 from src.data import open_source
 from src.errors import FailureError, Interrupted, UserError
 from src.models import from_config
+from src.progress import Progress
 from src.stop import STOP
 from src.training.loop import Trainer
 from src.training.optimizer import learning_rates, make_optimizer, make_scaler
 from src.training.phases import Phase, plan_phases
-from src.training.progress import Progress
 from src.training.run_folder import RunFolder
 from src.training.state import new_state
 from src.training.step import Ema, Loss, TrainStep

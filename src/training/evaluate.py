@@ -8,8 +8,9 @@ from mindspore import Tensor, nn
 from mindspore import dataset as ds
 
 from src import runtime
+from src.data import batches
 from src.distributed import ALONE, Group
-from src.training.progress import Progress
+from src.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def evaluate(
     network.set_train(False)
     top1 = top5 = images = 0
     with Progress(loader.get_dataset_size(), "evaluating", unit="batch", leave=False) as progress:
-        for batch, labels in loader.create_tuple_iterator(num_epochs=1, output_numpy=True):
+        for batch, labels in batches(loader, output_numpy=True):
             padding = [(0, batch_size - len(batch))] + [(0, 0)] * (batch.ndim - 1)
             inputs = Tensor(np.pad(batch, padding))
             if not images:

@@ -15,12 +15,12 @@ from src.config import Config, peak_lr
 from src.data import Source, batches, steps_of_epoch, train_loader, val_loader
 from src.distributed import ALONE, Group
 from src.errors import FailureError, Interrupted
+from src.progress import Progress
 from src.stop import STOP
 from src.training.checkpoint import Reached, restore_state, save_best, save_state
 from src.training.evaluate import Accuracy, evaluate
 from src.training.optimizer import learning_rates
 from src.training.phases import Phase, plan_phases
-from src.training.progress import Progress
 from src.training.run_folder import RunFolder
 from src.training.state import new_state
 from src.training.step import TrainStep

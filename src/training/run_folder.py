@@ -2,6 +2,7 @@
 
 config.yaml      the resolved configuration
 classes.txt      the names of the classes, in the order of the outputs
+bad_images.txt   images that were left out, and why, if there are any
 metrics.csv      a row an epoch
 train.log        what was printed
 checkpoints/     last.ckpt (all that a resume needs), previous.ckpt (the one before), best.ckpt (the weights to use)
@@ -21,6 +22,7 @@ from typing import Optional, Union
 
 from src.config import Config, dump, load
 from src.errors import UserError
+from src.files import write_atomically
 
 RUNS = Path("runs")
 COLUMNS = ("epoch", "phase", "tokens", "loss", "lr", "top1", "top5", "img_s", "seconds")
@@ -33,6 +35,7 @@ class RunFolder:
         self.path = Path(path)
         self.config = self.path / "config.yaml"
         self.classes = self.path / "classes.txt"
+        self.bad_images = self.path / "bad_images.txt"
         self.metrics = self.path / "metrics.csv"
         self.log = self.path / "train.log"
         self.last = self.path / "checkpoints" / "last.ckpt"
@@ -156,16 +159,6 @@ def locate(config: Optional[str], checkpoint: Optional[str], overrides: list[str
     if run is None:
         raise UserError(f"checkpoint {path} lies in no run folder; name its configuration with --config FILE")
     return load(run.config, overrides), path
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file beside its place and move it there, so that it is never half-written."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def _unused(name: str) -> Path:

@@ -9,13 +9,15 @@ from typing import Optional
 
 from src import cli, runtime
 from src.config import Config, dump, load, with_classes
-from src.data import Source, check_transforms, open_source, val_loader
+from src.data import Source, check_sizes, check_transforms, open_source, val_loader
 from src.distributed import Group
 from src.errors import UserError
+from src.files import write_atomically
 from src.models import from_config
+from src.scan import check_images
 from src.training.evaluate import evaluate
 from src.training.loop import Trainer
-from src.training.run_folder import RUNS, RunFolder, write_atomically
+from src.training.run_folder import RUNS, RunFolder
 from src.weights import count_classes, load_checkpoint
 
 RESUME_MAY_CHANGE = ("train.epochs=", "data.root=", "data.workers=", "runtime.")
@@ -29,9 +31,9 @@ def begin(config: Config, name: str, distribute: bool) -> None:
     Args:
         distribute: As one of the processes that msrun has started.
     """
-    config, source, group = _prepare(config, distribute)
+    config, source, bad_images, group = _prepare(config, distribute)
     run = RunFolder.create(config, name, source.classes) if group.leads else RunFolder(RUNS)  # of no use to others
-    _train(config, source, run, False, group)
+    _train(config, source, bad_images, run, False, group)
 
 
 def go_on(folder: str, overrides: Sequence[str], distribute: bool) -> None:
@@ -53,11 +55,11 @@ def go_on(folder: str, overrides: Sequence[str], distribute: bool) -> None:
     done = max([int(row["epoch"]) for row in run.read_rows()], default=0)
     if config.train.epochs < done:
         raise UserError(f"train.epochs {config.train.epochs}: the run {run.path} has done {done} epochs already")
-    config, source, group = _prepare(config, distribute)
+    config, source, bad_images, group = _prepare(config, distribute)
     run.check_classes(source.classes)
     if group.leads:
         write_atomically(run.config, dump(config))
-    _train(config, source, run, True, group)
+    _train(config, source, bad_images, run, True, group)
 
 
 def evaluate_checkpoint(config: Config, checkpoint: Path, distribute: bool) -> Optional[dict[str, object]]:
@@ -96,18 +98,36 @@ def _set_up(config: Config, distribute: bool) -> Group:
     )
 
 
-def _prepare(config: Config, distribute: bool) -> tuple[Config, Source, Group]:
+def _prepare(config: Config, distribute: bool) -> tuple[Config, Source, list[str], Group]:
     group = _set_up(config, distribute)
     from_config(dataclasses.replace(config.model, num_classes=config.model.num_classes or 1))  # refuse early
     source = open_source(config.data, group=group)
     config = with_classes(config, len(source.classes))
     source.check_fits(config.model.num_classes)
     check_transforms(config)
-    return config, source, group
+    source, bad_images = _check_images(config, source, group)
+    return config, source, bad_images, group
 
 
-def _train(config: Config, source: Source, run: RunFolder, resume: bool, group: Group) -> None:
+def _check_images(config: Config, source: Source, group: Group) -> tuple[Source, list[str]]:
+    """Look at every image, in the first process; the others read what it has found."""
+    if config.data.on_bad_image == "unchecked":
+        return source, []
+    if not group.leads:
+        group.sum([0])
+    checked = check_images(source, config.data.on_bad_image, runtime.cache_folder())
+    if group.leads:
+        group.sum([0])
+    check_sizes(checked[0], config.data, group)
+    return checked
+
+
+def _train(
+    config: Config, source: Source, bad_images: Sequence[str], run: RunFolder, resume: bool, group: Group
+) -> None:
     cli.start_log(run.log if group.leads else None, quiet=not group.leads)
     log.info("run folder: %s", run.path)
     with run.lock() if group.leads else nullcontext():
+        if bad_images and group.leads:
+            write_atomically(run.bad_images, "".join(f"{line}\n" for line in bad_images))
         Trainer(config, source, lambda: from_config(config.model, config.train.amp_level), run, group).train(resume)
