@@ -141,3 +141,26 @@ def test_unknown_names_and_downloads_are_refused():
         from_config(ModelConfig(name="skipvit_s_16"))
     with pytest.raises(UserError, match="load_timm"):
         mindcv.create_model("skipvit_s_16_224", pretrained=True)
+
+
+def test_stochastic_depth_takes_the_factors_it_is_given():
+    sizes = {"image_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 3, "num_heads": 2, "drop_path_rate": 0.5}
+    net = build("2(50%)+3", **sizes).set_train()
+    images = Tensor(np.random.RandomState(0).standard_normal((4, 3, 16, 16)), ms.float32)
+    ones = np.ones((4, 6), np.float32)
+    expected = net.set_train(False)(images).asnumpy()
+    net.set_train()
+    assert np.allclose(net(images, Tensor(ones)).asnumpy(), expected, atol=1e-6)
+    without = ones.copy()
+    without[1, 2:4] = 0  # the second image is without both halves of block 2
+    got = net(images, Tensor(without)).asnumpy()
+    changed = np.abs(got - expected).max(axis=1) > 1e-4
+    assert changed.tolist() == [False, True, False, False]
+    drawn = net.draw_paths(2000, 1, 2)
+    assert drawn.dtype == np.float32
+    assert (drawn == net.draw_paths(2000, 1, 2)).all()
+    assert (drawn != net.draw_paths(2000, 1, 3)).any()
+    for column, rate in enumerate([0, 0, 0.25, 0.25, 0.5, 0.5]):
+        assert set(drawn[:, column]) == {0.0, np.float32(1 / (1 - rate))} - ({0.0} if not rate else set())
+        assert abs(drawn[:, column].mean() - 1) < 0.1
+    assert build("none", **{**sizes, "drop_path_rate": 0.0}).draw_paths(4, 0) is None

@@ -113,7 +113,12 @@ def check_same(resumed, whole):
 
 
 @pytest.mark.parametrize(
-    "extra", [["run.save_every_steps=2"], ["train.ema_decay=0.9", "run.keep_best=3", *MIXED]], ids=["plain", "recipe"]
+    "extra",
+    [
+        ["run.save_every_steps=2"],
+        ["train.ema_decay=0.9", "run.keep_best=3", "model.drop_path_rate=0.2", *MIXED],
+    ],
+    ids=["plain", "recipe"],
 )
 def test_a_run_that_is_stopped_and_resumed_ends_as_one_that_is_not(tmp_path, photos, extra):
     """Stopped by a signal in each place that has one, killed between steps, and its last checkpoint damaged."""

@@ -4,6 +4,7 @@ Shape letters: B images, T tokens, C channels, N heads, D channels of a head.
 """
 
 import math
+from typing import Optional
 
 from mindcv.models.layers.drop_path import DropPath
 from mindspore import Tensor, nn, ops
@@ -112,16 +113,23 @@ class Block(nn.Cell):
         self.attn = Attention(dim, num_heads, drop_rate)
         self.norm2 = nn.LayerNorm((dim,), epsilon=1e-6)
         self.mlp = Mlp(dim, mlp_dim, act, drop_rate)
+        self.drop_path_rate = drop_path_rate
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
 
-    def attend(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def attend(self, x: Tensor, keep: Optional[Tensor] = None) -> tuple[Tensor, Tensor]:
         """The first half: x + attention, and the [CLS] scores."""
         out, scores = self.attn(self.norm1(x))
-        return x + self.drop_path(out), scores
+        return x + self.drop(out, keep), scores
 
-    def transform(self, x: Tensor) -> Tensor:
+    def transform(self, x: Tensor, keep: Optional[Tensor] = None) -> Tensor:
         """The second half: x + MLP."""
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        return x + self.drop(self.mlp(self.norm2(x)), keep)
+
+    def drop(self, out: Tensor, keep: Optional[Tensor]) -> Tensor:
+        """Stochastic depth: by the factors [B] that are given, else by what MindCV's layer draws in training."""
+        if keep is None:
+            return self.drop_path(out)
+        return out * ops.cast(ops.reshape(keep, (-1, 1, 1)), out.dtype)
 
     def construct(self, x: Tensor) -> Tensor:
         x, _ = self.attend(x)

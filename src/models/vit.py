@@ -20,7 +20,8 @@ class SkipViT(nn.Cell):
     """A ViT whose unimportant patch tokens skip blocks, or are fused, as a static plan says.
 
     Images float32 [B, I, H, W] → logits [B, classes]. The plan has no parameters: any plan runs any weights, and
-    `with_tokens` gives a second network of another plan over the very same ones.
+    `with_tokens` gives a second network of another plan over the very same ones. Stochastic depth takes the factors
+    of `draw_paths` as a second input; without it, MindCV's layer draws its own in training.
 
     Args:
         patch_embed, cls_token, pos_embed, pos_drop, blocks, norm, head: The parts that hold the weights.
@@ -59,11 +60,11 @@ class SkipViT(nn.Cell):
         self.splits = nn.CellList([Split(keep) for keep in plan.kept])
         self.joins = nn.CellList([Rejoin(keep) for keep in plan.kept])
 
-    def construct(self, images: Tensor) -> Tensor:
-        logits, _ = self.trace(images)
+    def construct(self, images: Tensor, paths: Optional[Tensor] = None) -> Tensor:
+        logits, _ = self.trace(images, paths)
         return logits
 
-    def trace(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def trace(self, images: Tensor, paths: Optional[Tensor] = None) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Logits [B, classes], and for each drop the order [B, T] in which it put the tokens present."""
         x = self.embed(images)
         skipped = ()
@@ -71,7 +72,8 @@ class SkipViT(nn.Cell):
         for i in range(self.depth):
             if self.rejoins[i]:
                 x = self.return_tokens(x, skipped)
-            x, scores = self.blocks[i].attend(x)
+            keep = (None, None) if paths is None else (paths[:, 2 * i], paths[:, 2 * i + 1])
+            x, scores = self.blocks[i].attend(x, keep[0])
             if self.kept[i] > 0:
                 order, inverse = rank(scores, self.kept[i])
                 x, dropped = self.splits[i](x, order, inverse)
@@ -81,7 +83,7 @@ class SkipViT(nn.Cell):
                     x = fuse(x, dropped, dropped_scores)
                 else:
                     skipped = ((i, dropped, order, inverse),) + skipped
-            x = self.blocks[i].transform(x)
+            x = self.blocks[i].transform(x, keep[1])
         return self.head(self.norm(x)[:, 0]), orders
 
     def embed(self, images: Tensor) -> Tensor:
@@ -107,6 +109,19 @@ class SkipViT(nn.Cell):
             self.patch_embed, self.cls_token, self.pos_embed, self.pos_drop, self.blocks, self.norm, self.head,
             self.geometry, resolve(parse(tokens), self.geometry), auto_prefix=False,
         )  # fmt: skip
+
+    def draw_paths(self, images: int, *seed: int) -> Optional[np.ndarray]:
+        """Stochastic depth's factors for a batch (arXiv 1603.09382): 0, or 1 / (1 - rate) for what stays.
+
+        Returns:
+            float32 [B, 2·depth], a column for each half of each block, the same for the same seed; None if the model
+            has no stochastic depth.
+        """
+        rates = np.repeat([block.drop_path_rate for block in self.blocks], 2)
+        if not rates.any():
+            return None
+        stays = np.random.default_rng(seed).random((images, len(rates))) >= rates
+        return (stays / (1 - rates)).astype(np.float32)
 
     def no_weight_decay(self) -> set[str]:
         """Names that MindCV's `create_optimizer` exempts from weight decay, as timm does."""

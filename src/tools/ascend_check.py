@@ -107,7 +107,9 @@ def _graphs(config: Config, batch_size: int, folder: Path) -> list[tuple[str, li
     classes = state.network.geometry.num_classes
     labels = np.zeros((batch_size, classes), np.float32) if mixed else np.zeros(batch_size, np.int32)
     step = state.step(config, config.model.tokens)
-    return [("forward", forward), ("training", training_graph(folder, step, images, Tensor(labels)))]
+    paths = step.network.draw_paths(batch_size, 0)
+    inputs = [images, Tensor(labels)] + ([] if paths is None else [Tensor(paths)])
+    return [("forward", forward), ("training", training_graph(folder, step, *inputs))]
 
 
 def _operators(seen: dict[str, list[Node]]) -> str:

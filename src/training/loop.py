@@ -1,4 +1,7 @@
-"""The training loop. It knows a network only as images → logits, with `with_tokens` for another schedule."""
+"""The training loop.
+
+It knows a network only as images → logits, with `with_tokens` for another schedule and `draw_paths` for what is random.
+"""
 
 import gc
 import logging
@@ -120,10 +123,11 @@ class Trainer:
         for index, (images, labels) in enumerate(batches(loader, self.config.runtime.sink), 1):
             if index <= before:
                 continue  # done before the run was stopped; the random numbers after it are the same
+            inputs = (images, labels, *self._paths(step.network, number, index))
             if not step.compile_cache:
-                runtime.compile_ahead(step, images, labels)
+                runtime.compile_ahead(step, *inputs)
                 computing = time.monotonic()
-            pending.append(step(images, labels))
+            pending.append(step(*inputs))
             noted = index % STEPS_BETWEEN_NOTES == 1 or index == self.steps
             every = self.config.run.save_every_steps
             saves = every is not None and index % every == 0 and index < self.steps
@@ -143,6 +147,12 @@ class Trainer:
         mean = self.group.sum([float(np.mean(losses[np.isfinite(losses)]))])[0] / self.group.size
         img_s = (self.steps - before) * self.images / (now - computing) if before < self.steps else None
         return Epoch(mean, self._rate(number, self.steps), img_s, now - started, self.reached.skipped)
+
+    def _paths(self, network: nn.Cell, number: int, index: int) -> tuple[Tensor, ...]:
+        """Stochastic depth's factors for a step, if the network has it."""
+        seed = (self.config.train.seed, number, index, self.group.rank)
+        paths = network.draw_paths(self.config.data.batch_size, *seed)
+        return () if paths is None else (Tensor(paths),)
 
     def _account(self, number: int, pending: list[tuple[Tensor, Tensor]]) -> None:
         """Take the results of steps into what was reached; refuse losses that are not finite."""

@@ -59,10 +59,10 @@ class Loss(nn.Cell):
 
 
 class TrainStep(nn.Cell):
-    """(images, labels) → (mean loss of the batch, whether all gradients were finite), updating the weights.
+    """(images, labels[, paths]) → (mean loss of the batch, whether all gradients were finite), updating the weights.
 
     Args:
-        network: images → logits.
+        network: images[, paths] → logits.
         optimizer, scaler, ema: State that outlives this step: the steps of all phases share them.
         clip_norm: Bound on the global norm of the gradients; None for no bound.
         checks_overflow: Leave weights as they are when a gradient of any process overflowed, and adjust the loss scale.
@@ -94,11 +94,11 @@ class TrainStep(nn.Cell):
         self.on_ascend = ms.get_context("device_target") == "Ascend"
         self.gradient = ops.value_and_grad(self.scaled_loss, None, optimizer.parameters)
 
-    def scaled_loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        return self.scaler.scale(self.loss(self.network(images), labels))
+    def scaled_loss(self, labels: Tensor, *inputs: Tensor) -> Tensor:
+        return self.scaler.scale(self.loss(self.network(*inputs), labels))
 
-    def construct(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        loss, gradients = self.gradient(images, labels)
+    def construct(self, images: Tensor, labels: Tensor, *paths: Tensor) -> tuple[Tensor, Tensor]:
+        loss, gradients = self.gradient(labels, images, *paths)
         loss = self.scaler.unscale(loss)
         gradients = self.scaler.unscale(gradients)
         finite = ops.isfinite(loss)
