@@ -39,7 +39,8 @@ def test_every_file_that_is_named_exists():
     links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
     tree = section("Script description").split("```")[1].removeprefix("text\n")
     listed = re.findall(r"^[\w./]+", tree, re.M)
-    named = re.findall(r"\b(?:src|configs|tests|docs|scripts)/[\w./-]+\.\w+", README)
+    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = re.findall(r"\b(?:src|configs|tests|docs|scripts)/[\w./-]+\.\w+", README + DOCS + contributing)
     assert len(links) > 5
     for name in {*links, *listed, *named}:
         assert (ROOT / name).exists(), name
