@@ -10,9 +10,12 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Optional
+
+SECONDS_BETWEEN = 1  # some send a signal to a process and to its group: that is one
 
 
 class Stop:
@@ -25,6 +28,7 @@ class Stop:
     def __init__(self) -> None:
         self.asked: Optional[signal.Signals] = None
         self.heeded = False
+        self.when = 0.0
 
     def watch(self) -> None:
         """Take the signals from now on. Before any other thread is started: before MindSpore is imported."""
@@ -46,9 +50,12 @@ class Stop:
             self._take(signal.Signals(signal.sigwait({signal.SIGINT})))
 
     def _take(self, number: signal.Signals) -> None:
+        if self.asked is not None and time.monotonic() - self.when < SECONDS_BETWEEN:
+            return
         if self.asked is not None:
-            os._exit(128 + number)  # what is saved is whole at any moment
-        self.asked = number
+            print(f"{number.name}: stopped at once; what was saved before is whole", file=sys.stderr, flush=True)
+            os._exit(128 + number)
+        self.asked, self.when = number, time.monotonic()
         if self.heeded:
             print(f"{number.name}: stopping after this step; once more to stop at once", file=sys.stderr, flush=True)
         else:

@@ -214,7 +214,7 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path, photos, number):
     job = start("--resume", "run", "train.epochs=9999", cwd=tmp_path)
     wait_for(job, "going on after epoch")
     job.send_signal(number)  # while it compiles
-    time.sleep(0.2)
+    time.sleep(1.2)
     job.send_signal(number)  # and at once
     job.communicate(timeout=120)
     assert job.returncode == 128 + number

@@ -2,7 +2,7 @@
 
 import logging
 
-from src.training import progress
+from src import progress
 
 
 def test_lines_and_time_left_where_there_is_no_terminal(monkeypatch, caplog):

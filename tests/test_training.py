@@ -203,6 +203,14 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, photos):
         run(config, tmp_path)
 
 
+def test_too_many_steps_that_are_skipped_stop_the_run(tmp_path, photos):
+    wild = ["optimizer.name=momentum", "optimizer.lr=1e30", "optimizer.warmup_epochs=0"]
+    skip = ["train.on_nan=skip", "train.max_skips=1", "data.batch_size=4"]
+    config = make_config(tmp_path, f"data.root={photos}", "train.warmup_dense_epochs=0", *wild, *skip)
+    with pytest.raises(FailureError, match=r"epoch 1, step \d: .*; 1 such steps were skipped; learning rate"):
+        run(config, tmp_path)
+
+
 def test_steps_that_are_not_finite_are_skipped_up_to_a_limit(tmp_path):
     config = make_config(tmp_path, "train.on_nan=skip")
     net = from_config(config.model)

@@ -1,6 +1,8 @@
 """What Ascend 910A has for each operator of a configuration's graphs, forward and training; nothing is run on one.
 
 Example: python -m src.tools.ascend_check --config configs/skipvit_s.yaml --specs table1
+
+Without --config: configs/skipvit_s.yaml.
 """
 
 import argparse

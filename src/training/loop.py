@@ -157,17 +157,22 @@ class Trainer:
     def _account(self, number: int, pending: list[tuple[Tensor, Tensor]]) -> None:
         """Take the results of steps into what was reached; refuse losses that are not finite."""
         losses = [float(loss.asnumpy()) for loss, _ in pending]
-        skipped = sum(not finite.asnumpy() for _, finite in pending)
+        finite = [bool(flag.asnumpy()) for _, flag in pending]
         first = len(self.reached.losses) + 1
-        self.reached = replace(
-            self.reached, losses=(*self.reached.losses, *losses), skipped=self.reached.skipped + skipped
-        )
-        bad = [index for index, loss in enumerate(losses, first) if not np.isfinite(loss)]
+        skipped = self.reached.skipped + finite.count(False)
+        self.reached = replace(self.reached, losses=(*self.reached.losses, *losses), skipped=skipped)
+        if self.config.train.loss_scale_type == "dynamic":  # gradients overflow now and then, losses must not
+            finite = np.isfinite(losses).tolist()
+            skipped = int(np.sum(~np.isfinite(self.reached.losses)))
         limit = self.config.train.max_skips if self.config.train.on_nan == "skip" else 0
-        if bad and sum(not np.isfinite(loss) for loss in self.reached.losses) > limit:
+        if False in finite and skipped > limit:
+            step = first + finite.index(False)
+            what = f"the loss is {self.reached.losses[step - 1]:g}"
+            what += ", or its gradients are not finite" if np.isfinite(self.reached.losses[step - 1]) else ""
+            what += f"; {limit} such steps were skipped" if limit else ""
             raise FailureError(
-                f"epoch {number}, step {bad[0]}: the loss is {losses[bad[0] - first]}; learning rate"
-                f" {self._rate(number, bad[0]):.3g}, loss scale {float(self.state.scaler.scale_value.asnumpy()):g};"
+                f"epoch {number}, step {step}: {what}; learning rate"
+                f" {self._rate(number, step):.3g}, loss scale {float(self.state.scaler.scale_value.asnumpy()):g};"
                 f" the last good checkpoint is {self.run.last if self.run.last.exists() else 'none yet'};"
                 " lower optimizer.lr, or set train.clip_norm"
             )
@@ -223,6 +228,8 @@ class Trainer:
                 phase.number, phase.first, phase.last, phase.tokens, plan.tokens_out, plan.macs / 1e9,
                 100 * plan.ideal_gain,
             )  # fmt: skip
+            if plan.schedule.stages and not any(plan.kept):
+                log.warning("%s drops no token of this model: look at model.align_tokens and image_size", phase.tokens)
         log.info("%d training graphs will be compiled", sum(self.reached.epoch < phase.last for phase in self.phases))
         if self.config.train.warmup_dense_epochs and self.phases[-1].tokens != self.config.model.tokens:
             log.warning(
