@@ -37,7 +37,7 @@ def network(path, spec, act="gelu_erf"):
     return net.set_train(False)
 
 
-@pytest.mark.parametrize(("spec", "act"), [*((spec, "erf") for spec in SPECS), ("4,7(30%,30%)+10", "tanh")])
+@pytest.mark.parametrize(("spec", "act"), [*((spec, "erf") for spec in SPECS[1:6]), ("2(90%)+3", "tanh")])
 def test_logits_and_kept_places(mode, case, spec, act):
     weights, path, images = case
     net = network(path, spec, f"gelu_{act}")
@@ -50,7 +50,7 @@ def test_logits_and_kept_places(mode, case, spec, act):
         assert (places == kept[block]).all()
 
 
-@pytest.mark.parametrize("spec", SPECS[::2])
+@pytest.mark.parametrize("spec", SPECS[2:5:2])
 def test_gradients_along_random_directions(case, spec):
     """Each parameter's gradient, against a central difference of the float64 reference."""
     weights, path, images = case
@@ -138,7 +138,7 @@ def test_stored_cases(mode, number):
 
 
 @needs_shared
-@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize("number", [3])
 def test_stored_cases_with_fused_kernels(fused, number):
     check_stored_case(number)
 

@@ -112,17 +112,10 @@ def check_same(resumed, whole):
     assert not list(resumed.path.glob("**/*.partial*"))
 
 
-@pytest.mark.parametrize(
-    "extra",
-    [
-        ["run.save_every_steps=2"],
-        ["train.ema_decay=0.9", "run.keep_best=3", "model.drop_path_rate=0.2", *MIXED],
-    ],
-    ids=["plain", "recipe"],
-)
-def test_a_run_that_is_stopped_and_resumed_ends_as_one_that_is_not(tmp_path, photos, extra):
+def test_a_run_that_is_stopped_and_resumed_ends_as_one_that_is_not(tmp_path, photos):
     """Stopped by a signal in each place that has one, killed between steps, and its last checkpoint damaged."""
-    config = make_config(tmp_path, f"data.root={photos}", "train.epochs=4", *extra)
+    recipe = ["train.ema_decay=0.9", "run.keep_best=3", "run.save_every_steps=2", "model.drop_path_rate=0.2", *MIXED]
+    config = make_config(tmp_path, f"data.root={photos}", "train.epochs=4", *recipe)
     whole = run(config, tmp_path, "whole")
     advance, calls = Progress.advance, []
 
