@@ -286,6 +286,11 @@ def _check_combinations(config: Config, place: str) -> None:
         raise UserError(f"{place}: {problem}")
 
 
+def sides(image_size: ImageSize) -> tuple[int, int]:
+    """Height and width, of a number for a square or of both."""
+    return (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+
+
 def peak_lr(config: Config, processes: int = 1) -> float:
     """The highest learning rate of the run, scaled linearly with the batch of all processes (arXiv 1706.02677)."""
     batch = config.data.batch_size * processes

@@ -25,9 +25,9 @@ from mindspore.dataset.transforms.py_transforms_util import Implementation
 from mindspore.dataset.transforms.transforms import TensorOperation
 
 from src.augment import Seeded
-from src.config import Config, DataConfig, ImageSize
+from src.config import Config, DataConfig, ImageSize, sides
 from src.distributed import ALONE, Group
-from src.errors import FailureError, UserError
+from src.errors import FailureError, UserError, first_line
 
 DIGITS = "sklearn:digits"
 DIGITS_FOLDER = Path("data/digits")
@@ -169,7 +169,7 @@ def batches(loader: ds.Dataset, sink: bool = False, output_numpy: bool = False) 
             yield from loader.create_tuple_iterator(num_epochs=1, output_numpy=output_numpy)
         except RuntimeError as error:
             said = re.search(r"\[ERROR\] (.+)", str(error))
-            reason = said[1] if said else str(error).strip().splitlines()[0]
+            reason = said[1] if said else first_line(error)
             raise FailureError(f"the data cannot be read: {reason}") from error
         return
     take = ms.data_sink(lambda *batch: batch, loader)
@@ -277,7 +277,7 @@ def _val_transforms(config: DataConfig, image_size: ImageSize) -> list:
 
 
 def _resize(config: DataConfig, image_size: ImageSize) -> list:
-    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    size = sides(image_size)
     if size == (32, 32):
         return []
     return [vision.Resize(size, getattr(vision.Inter, config.interpolation.upper()))]

@@ -20,3 +20,8 @@ class Interrupted(Exception):  # noqa: N818
     def __init__(self, number: signal.Signals, message: str) -> None:
         super().__init__(message)
         self.code = 128 + number
+
+
+def first_line(error: Exception) -> str:
+    """What an exception of a library says, without the traceback that MindSpore writes below it."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -7,7 +7,7 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from src import runtime
-from src.config import Config, with_classes
+from src.config import Config, sides, with_classes
 from src.errors import FailureError, UserError
 from src.models import from_config
 from src.weights import count_classes, load_checkpoint
@@ -48,8 +48,7 @@ def export_checkpoint(config: Config, checkpoint: Path, output: Path, batch_size
 
 def _export(network: nn.Cell, path: Path, batch_size: int, config: Config) -> float:
     """Write the file, load it back, and give the largest difference of its logits; NaN where any is not finite."""
-    size = config.model.image_size
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = sides(config.model.image_size)
     images = Tensor(np.random.RandomState(0).standard_normal((batch_size or 2, 3, height, width)), ms.float32)
     signature = images if batch_size else Tensor(shape=[None, 3, height, width], dtype=ms.float32)
     ms.export(network, signature, file_name=str(path), file_format="MINDIR")

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
-from src.errors import UserError
+from src.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from mindspore import Tensor, nn
@@ -145,7 +145,7 @@ def _start_fusion() -> Optional[str]:
         probe(inputs).asnumpy()
     except (OSError, RuntimeError) as error:
         ms.set_context(enable_graph_kernel=False)
-        return f"AKG does not start ({str(error).strip().splitlines()[0]}); see that {cache} can be written"
+        return f"AKG does not start ({first_line(error)}); see that {cache} can be written"
     return None
 
 

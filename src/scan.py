@@ -13,7 +13,7 @@ from typing import Optional
 from PIL import Image
 
 from src.data import Source, files_of
-from src.errors import UserError
+from src.errors import UserError, first_line
 from src.files import write_atomically
 from src.progress import Progress
 
@@ -98,5 +98,5 @@ def _problem(path: Path) -> Optional[str]:
     except Image.UnidentifiedImageError:
         return "not an image"
     except Exception as error:
-        return (str(error) or type(error).__name__).splitlines()[0]
+        return first_line(error)
     return None

@@ -22,11 +22,8 @@ def set_ascend() -> None:
     910A has no other way to run graphs. 2.2 has no jit_level, and none but GE either; 2.6 moved the precision mode out
     of the context.
     """
-    try:
+    if _release() >= (2, 3):
         ms.set_context(jit_config={"jit_level": "O2"})
-    except ValueError:
-        if _release() >= (2, 3):
-            raise
     device_context = getattr(ms, "device_context", None)
     if device_context is not None:
         device_context.ascend.op_precision.precision_mode(PRECISION_MODE)

@@ -14,7 +14,7 @@ from mindspore import Parameter, Tensor, nn
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from src.errors import UserError
+from src.errors import UserError, first_line
 
 _NORM = re.compile(r"(^|\.)(norm|norm1|norm2)\.(weight|bias)$")
 _NORM_NAMES = {"weight": "gamma", "bias": "beta"}
@@ -86,11 +86,7 @@ def read(path: Union[str, Path]) -> dict[str, np.ndarray]:
             return load_file(path)
         return {name: value.asnumpy() for name, value in ms.load_checkpoint(str(path), crc_check=True).items()}
     except (SafetensorError, ValueError, TypeError, RuntimeError, OSError) as error:
-        raise UserError(f"checkpoint {path} is damaged, or no checkpoint: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"checkpoint {path} is damaged, or no checkpoint: {first_line(error)}") from error
 
 
 def assign(net: nn.Cell, arrays: dict[str, np.ndarray], path: Union[str, Path]) -> None:

@@ -10,6 +10,7 @@ from mindcv.models.registry import register_model
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import TruncatedNormal, initializer
 
+from src.config import sides
 from src.errors import UserError
 from src.models.layers import ACTIVATIONS, Block, PatchEmbed, dense
 from src.models.schedule import Geometry, Plan, parse, resolve
@@ -195,7 +196,7 @@ def build(
     Raises:
         UserError: Sizes that do not fit together, an unknown `act`, a refused spec.
     """
-    height, width = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    height, width = sides(image_size)
     if height % patch_size or width % patch_size or min(height, width) < patch_size:
         raise UserError(
             f"model.image_size {height}x{width} is not a multiple of the patch size {patch_size};"

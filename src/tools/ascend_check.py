@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from src import cli, runtime
-from src.config import Config, load, with_classes
+from src.config import Config, load, sides, with_classes
 from src.errors import FailureError
 from src.tools.ascend_operators import FIRST, OPERATORS
 from src.tools.graphs import Node, forward_graph, training_graph, written_graphs
@@ -99,9 +99,7 @@ def _graphs(config: Config, batch_size: int, folder: Path) -> list[tuple[str, li
     from src.models import from_config
     from src.training.state import new_state
 
-    size = config.model.image_size
-    height, width = (size, size) if isinstance(size, int) else size
-    images = Tensor(np.zeros((batch_size, 3, height, width), np.float32))
+    images = Tensor(np.zeros((batch_size, 3, *sides(config.model.image_size)), np.float32))
     exported = from_config(config.model).set_train(False)
     forward = forward_graph(exported, images)
     state = new_state(config, lambda: from_config(config.model, config.train.amp_level), [1e-4])

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from src.config import Config
-from src.models.schedule import Geometry, Plan
+from src.models.schedule import Geometry, Plan, parse, resolve
 from src.tools.paper import TABLE1
 from src.tools.timing import markdown
 
@@ -58,8 +58,7 @@ def estimate(plan: Plan, geometry: Geometry, heads: int, batch: int, parameters:
         # norm (float16 in and out, float32 inside), residual sum: 3 + 3 half-precision streams of 2 bytes
         elementwise += _stream((rows + mlp_rows) * dim * (14 + 6))
         elementwise += _stream(rows * 4 * dim * 4 + mlp_rows * hidden * 4 * 4)  # transposes; GELU in four passes
-    drops = [(t, keep) for t, keep in zip(plan.tokens_in, plan.kept) if keep]
-    for tokens, _ in drops:
+    for tokens in (t for t, keep in zip(plan.tokens_in, plan.kept) if keep):
         moves += _stream(batch * tokens * tokens * 4 * 4)  # every pair of scores, in four passes
         moves += _stream(batch * tokens * dim * (4 + 4) * 2)  # split and rejoin, gathered in float32
     return Step(
@@ -75,11 +74,14 @@ def table(config: Config, specs: Sequence[str]) -> str:
     """The predicted gain of schedules, as they are and with tokens aligned to 16, as Markdown."""
     from src.models import from_config
 
+    network = from_config(config.model)  # its sizes; schedules add no parameters
+    heads = network.blocks[0].attn.num_heads
+    parameters = sum(weight.size for weight in network.get_parameters())
+
     def of(spec: str, align: int) -> tuple[Plan, Step]:
-        network = from_config(replace(config.model, tokens=spec, align_tokens=align))
-        heads = network.blocks[0].attn.num_heads
-        parameters = sum(weight.size for weight in network.get_parameters())
-        return network.plan, estimate(network.plan, network.geometry, heads, config.data.batch_size, parameters)
+        geometry = replace(network.geometry, align_tokens=align)
+        plan = resolve(parse(spec), geometry)
+        return plan, estimate(plan, geometry, heads, config.data.batch_size, parameters)
 
     _, dense = of("none", 1)
     rows = []

@@ -267,13 +267,13 @@ def _is_installed(kind: str) -> bool:
 
 def _time_data(config: Config) -> float:
     """Images per second of one epoch of a configuration's training data, without a model."""
-    from src.data import open_source, train_loader
+    from src.data import batches, open_source, train_loader
 
     source = open_source(config.data)
     runtime.set_seeds(config.train.seed, 1)
     loader = train_loader(source, config, config.model.num_classes or len(source.classes), epoch=1)
     started, images = time.perf_counter(), 0
-    for batch, _ in loader.create_tuple_iterator(num_epochs=1, output_numpy=True):
+    for batch, _ in batches(loader, output_numpy=True):
         images += len(batch)
     return images / (time.perf_counter() - started)
 

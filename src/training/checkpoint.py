@@ -14,7 +14,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
-from src.errors import FailureError, UserError
+from src.errors import FailureError, UserError, first_line
 from src.training.run_folder import RunFolder
 from src.training.state import State
 from src.weights import read
@@ -127,7 +127,7 @@ def _save(path: Path, arrays: dict[str, Tensor], before: Optional[Path] = None) 
         partial.replace(path)
         _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or str(error).strip().splitlines()[0]
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise FailureError(f"checkpoint {path} cannot be written: {reason}; what was saved before is whole") from error
     finally:
         for rest in path.parent.glob(f"{path.stem}.partial*"):  # MindSpore's own temporary file too
