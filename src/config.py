@@ -168,10 +168,21 @@ def load(path: Union[str, Path], overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file, apply `section.key=value` overrides and validate.
 
     Raises:
-        UserError: The file cannot be read, or a key or value is refused; the message names file or override, key,
-            value and the nearest valid name.
+        UserError: The file cannot be read, or as `parse`.
     """
-    tree = _read(Path(path))
+    return parse(_read(Path(path)), str(path), overrides)
+
+
+def parse(text: str, place: str, overrides: Sequence[str] = ()) -> Config:
+    """As `load`, of YAML text that was found in `place`.
+
+    Raises:
+        UserError: A key or value is refused; the message names place or override, key, value and the nearest valid
+            name.
+    """
+    tree = _yaml(text, place)
+    if not isinstance(tree, dict):
+        raise UserError(f"{place}: must be a YAML mapping of sections ({', '.join(_sections())})")
     sources = {}
     for override in overrides:
         key, equals, text = override.partition("=")
@@ -181,15 +192,15 @@ def load(path: Union[str, Path], overrides: Sequence[str] = ()) -> Config:
         if section not in tree:
             tree[section], sources[(section,)] = {}, f"override {override!r}"
         if not isinstance(tree[section], dict):
-            raise UserError(f"{path}: {section}: must be a section of keys, not {tree[section]!r}")
+            raise UserError(f"{place}: {section}: must be a section of keys, not {tree[section]!r}")
         tree[section][name] = _yaml(text, f"override {override!r}")
         sources[(section, name)] = f"override {override!r}"
     try:
         config = TypeAdapter(Config).validate_python(tree)
     except ValidationError as invalid:
-        refused = {error["loc"][:2]: _explain(error, path, sources) for error in reversed(invalid.errors())}
+        refused = {error["loc"][:2]: _explain(error, place, sources) for error in reversed(invalid.errors())}
         raise UserError("; ".join(reversed(refused.values()))) from invalid
-    _check_combinations(config, f"{path} with {' '.join(overrides)}" if overrides else str(path))
+    _check_combinations(config, f"{place} with {' '.join(overrides)}" if overrides else place)
     return config
 
 
@@ -214,17 +225,13 @@ def _plain(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"config {path} cannot be read: {error.strerror}; name one with --config FILE") from error
     except UnicodeDecodeError as error:
         raise UserError(f"config {path} is not UTF-8 text") from error
-    tree = _yaml(text, str(path))
-    if not isinstance(tree, dict):
-        raise UserError(f"{path}: must be a YAML mapping of sections ({', '.join(_sections())})")
-    return tree
 
 
 def _yaml(text: str, place: str) -> Any:
@@ -241,11 +248,11 @@ def _sections() -> list[str]:
     return [section.name for section in dataclasses.fields(Config)]
 
 
-def _explain(error: dict[str, Any], path: Union[str, Path], sources: dict[tuple, str]) -> str:
+def _explain(error: dict[str, Any], place: str, sources: dict[tuple, str]) -> str:
     """One refused value as one line: place, key, reason, value, remedy."""
     location = tuple(str(part) for part in error["loc"])
     key = ".".join(location[:2])
-    place = sources.get(location[:2], str(path))
+    place = sources.get(location[:2], place)
     if error["type"] in ("unexpected_keyword_argument", "unexpected_positional_argument"):
         return f"{place}: unknown key {key}{_suggest(key)}"
     if len(location) == 1:

@@ -6,7 +6,7 @@ Ours are timm's, but for LayerNorm (gamma, beta for weight, bias) and the patch 
 
 import re
 from pathlib import Path
-from typing import Union
+from typing import Optional, Union
 
 import mindspore as ms
 import numpy as np
@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 from src.errors import UserError, first_line
 
 _NORM = re.compile(r"(^|\.)(norm|norm1|norm2)\.(weight|bias)$")
+CONFIG = "config"  # a checkpoint's entry that is no weight: the configuration, as the bytes of its YAML
 _NORM_NAMES = {"weight": "gamma", "bias": "beta"}
 
 
@@ -51,11 +52,22 @@ def _from_timm(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def network_weights(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The weights to evaluate among all that a checkpoint holds (see `src.training.checkpoint`)."""
+    arrays = {name: array for name, array in arrays.items() if name != CONFIG}
     for prefix in ("ema.", "network."):
         chosen = {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
         if chosen:
             return chosen
     return arrays
+
+
+def read_config(path: Union[str, Path]) -> Optional[str]:
+    """The resolved configuration, as YAML, of the training that wrote a checkpoint; None if there is none in it.
+
+    Raises:
+        UserError: The file is missing or unreadable.
+    """
+    text = read(path).get(CONFIG)
+    return None if text is None else text.tobytes().decode()
 
 
 def count_classes(path: Union[str, Path]) -> int:

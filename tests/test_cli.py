@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +13,9 @@ import time
 import numpy as np
 import pytest
 
+from src.weights import CONFIG, read
 from tests.conftest import ROOT
+from tests.signals import MOMENTS
 from tests.torture import torture
 
 QUICK = ["--config", str(ROOT / "configs/quickstart.yaml")]
@@ -219,6 +223,37 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path, photos, number):
     job.communicate(timeout=120)
     assert job.returncode == 128 + number
     assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) - 1 == done
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_signal_at_any_moment(tmp_path, photos, moment, number):
+    options = [f"data.root={photos}", "data.batch_size=6", "train.epochs=3", "run.dir=run"]
+    command = [sys.executable, "-m", "tests.signals", moment, str(int(number)), *QUICK, *SMALL, *options]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 128 + number, done.stderr
+    assert "Traceback" not in done.stderr
+    if moment in ("start-up", "scan"):
+        assert done.stderr == f"error: stopped by {number.name}\n"
+        assert list(tmp_path.iterdir()) == []
+    else:
+        assert done.stderr.endswith(f"{number.name}: saved; go on with python train.py --resume run\n")
+        assert CONFIG in read(tmp_path / "run" / "checkpoints" / "last.ckpt")
+        assert not list(tmp_path.glob("**/*.partial*"))
+
+
+def test_a_checkpoint_brings_its_configuration_along(trained, tmp_path):
+    cwd, _ = trained
+    (best,) = cwd.glob("runs/*/checkpoints/best.ckpt")
+    shutil.copy(best, tmp_path / "moved.ckpt")
+    before = json.loads(run("eval.py", cwd=cwd).stdout.splitlines()[-1])
+    after = json.loads(run("eval.py", "--ckpt", tmp_path / "moved.ckpt", cwd=tmp_path).stdout.splitlines()[-1])
+    assert after == before
+    refused = run("eval.py", "--ckpt", tmp_path / "moved.ckpt", "model.tokes=none", cwd=tmp_path)
+    assert refused.stderr.startswith("error: override 'model.tokes=none': unknown key model.tokes; did you mean")
 
 
 def test_a_second_training_in_a_folder_is_refused(tmp_path, photos):

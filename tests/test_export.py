@@ -20,7 +20,7 @@ def trained(tmp_path):
     )
     config = load(path)
     net = from_config(load(path, ["model.num_classes=7"]).model)
-    save_network(tmp_path / "best.ckpt", net)
+    save_network(tmp_path / "best.ckpt", config, net)
     return config, tmp_path / "best.ckpt", net.set_train(False)
 
 

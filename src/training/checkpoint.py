@@ -1,7 +1,8 @@
 """Checkpoints: best.ckpt holds a network's weights, last.ckpt all the state of a training.
 
 Names in last.ckpt start with what they belong to: `network.`, `optimizer.`, `ema.`, `scaler.`, `reached.` (and
-`ema_steps`). Every file carries MindSpore's checksum; a file that takes another's place is whole before it does.
+`ema_steps`). Every file holds the resolved configuration too, as `config`, and carries MindSpore's checksum; one that
+takes another's place is whole before it does.
 """
 
 import logging
@@ -14,10 +15,11 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
+from src.config import Config, dump
 from src.errors import FailureError, UserError, first_line
 from src.training.run_folder import RunFolder
 from src.training.state import State
-from src.weights import read
+from src.weights import CONFIG, read
 
 log = logging.getLogger("skipvit")
 
@@ -42,7 +44,7 @@ class Reached:
     losses: tuple[float, ...] = ()
 
 
-def save_state(run: RunFolder, state: State, reached: Reached) -> None:
+def save_state(run: RunFolder, config: Config, state: State, reached: Reached) -> None:
     """Write last.ckpt; the one before becomes previous.ckpt.
 
     Raises:
@@ -52,7 +54,7 @@ def save_state(run: RunFolder, state: State, reached: Reached) -> None:
     for name, value in asdict(reached).items():
         if value != ():  # MindSpore saves no empty tensor
             arrays[f"reached.{name}"] = Tensor(np.array(value, np.float64))
-    _save(run.last, arrays, before=run.previous)
+    _save(run.last, arrays, config, before=run.previous)
 
 
 def restore_state(run: RunFolder, state: State) -> Reached:
@@ -75,6 +77,7 @@ def restore_state(run: RunFolder, state: State) -> Reached:
             if other is None:
                 raise
             log.warning("%s; going on from %s instead", damage, other)
+    arrays.pop(CONFIG, None)
     given = {name: arrays.pop(f"reached.{name}", None) for name in asdict(Reached())}
     parameters = state.parameters()
     shapes = {name: array.shape for name, array in arrays.items()}
@@ -89,22 +92,22 @@ def restore_state(run: RunFolder, state: State) -> Reached:
     )
 
 
-def save_best(run: RunFolder, network: nn.Cell, keep: int) -> None:
-    """Write a network's weights as best.ckpt; the best ones before it become best-2.ckpt and so on, up to `keep`.
+def save_best(run: RunFolder, config: Config, network: nn.Cell) -> None:
+    """Write a network's weights as best.ckpt; the best ones before become best-2.ckpt and so on, to `run.keep_best`.
 
     Raises:
         FailureError: It cannot be written; what was there is still whole.
     """
-    places = [run.best, *(run.best.with_stem(f"best-{number}") for number in range(2, keep + 1))]
+    places = [run.best, *(run.best.with_stem(f"best-{number}") for number in range(2, config.run.keep_best + 1))]
     for place, worse in reversed(list(zip(places, places[1:]))):
         if place.exists():
             _copy(place, worse)
-    save_network(run.best, network)
+    save_network(run.best, config, network)
 
 
-def save_network(path: Path, network: nn.Cell) -> None:
+def save_network(path: Path, config: Config, network: nn.Cell) -> None:
     """Write a network's weights, by the names that they have outside an average."""
-    _save(path, {weight.name.removeprefix("ema."): weight.value() for weight in network.get_parameters()})
+    _save(path, {weight.name.removeprefix("ema."): weight.value() for weight in network.get_parameters()}, config)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -113,9 +116,10 @@ def _copy(source: Path, target: Path) -> None:
     os.link(source, target)
 
 
-def _save(path: Path, arrays: dict[str, Tensor], before: Optional[Path] = None) -> None:
+def _save(path: Path, arrays: dict[str, Tensor], config: Config, before: Optional[Path] = None) -> None:
     """Write beside the file's place, then move it there: what was saved before stays whole until then."""
     partial = path.with_name(f"{path.stem}.partial.ckpt")
+    arrays = {**arrays, CONFIG: Tensor(np.frombuffer(dump(config).encode(), np.uint8))}
     try:
         ms.save_checkpoint(
             [{"name": name, "data": data} for name, data in arrays.items()], str(partial), crc_check=True

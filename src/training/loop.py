@@ -186,7 +186,7 @@ class Trainer:
 
     def _save(self) -> None:
         if self.group.leads:
-            save_state(self.run, self.state, self.reached)
+            save_state(self.run, self.config, self.state, self.reached)
 
     def _finish_epoch(
         self, phase: Phase, number: int, epoch: Epoch, accuracy: Optional[Accuracy], evaluated: nn.Cell
@@ -197,7 +197,7 @@ class Trainer:
         self.reached = Reached(number, *((phase.number, top1) if improved else best))
         if self.group.leads:
             if improved:
-                save_best(self.run, evaluated, self.config.run.keep_best)
+                save_best(self.run, self.config, evaluated)
             self.run.write_row(_row(number, phase, epoch, top1, top5))
             self._save()  # last: a run that is killed before does the epoch again, to the same result
         _report(self.config, phase, number, epoch, top1, self.progress)

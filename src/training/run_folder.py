@@ -20,9 +20,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Optional, Union
 
-from src.config import Config, dump, load
+from src.config import Config, dump, load, parse
 from src.errors import UserError
 from src.files import write_atomically
+from src.weights import read_config
 
 RUNS = Path("runs")
 COLUMNS = ("epoch", "phase", "tokens", "loss", "lr", "top1", "top5", "img_s", "seconds")
@@ -145,7 +146,7 @@ def newest_checkpoint() -> Path:
 
 
 def locate(config: Optional[str], checkpoint: Optional[str], overrides: list[str]) -> tuple[Config, Path]:
-    """The checkpoint to use (by default the newest run's best) and its configuration (by default its run's).
+    """The checkpoint to use (by default the newest run's best) and its configuration (by default the one in it).
 
     Raises:
         UserError: Either is missing or refused.
@@ -155,10 +156,10 @@ def locate(config: Optional[str], checkpoint: Optional[str], overrides: list[str
         raise UserError(f"checkpoint {path} does not exist; name one with --ckpt FILE")
     if config:
         return load(config, overrides), path
-    run = RunFolder.of_checkpoint(path)
-    if run is None:
-        raise UserError(f"checkpoint {path} lies in no run folder; name its configuration with --config FILE")
-    return load(run.config, overrides), path
+    text = read_config(path)
+    if text is None:
+        raise UserError(f"checkpoint {path} holds no configuration; name one with --config FILE")
+    return parse(text, f"the configuration in {path}", overrides), path
 
 
 def _unused(name: str) -> Path:

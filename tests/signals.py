@@ -1,0 +1,41 @@
+"""train.py, to which a signal comes at a moment of our choice: python -m tests.signals MOMENT NUMBER ARGUMENT ..."""
+
+import functools
+import os
+import time
+from collections.abc import Sequence
+from importlib import import_module
+
+import train
+from src import cli
+
+MOMENTS = {
+    "start-up": ("train", "load"),
+    "scan": ("src.training.session", "check_images"),
+    "compile": ("src.runtime", "compile_ahead"),
+    "step": ("src.training.loop", "Trainer._paths"),
+    "evaluation": ("src.training.loop", "evaluate"),
+    "saving": ("mindspore", "save_checkpoint"),
+}
+
+
+def main(argv: Sequence[str]) -> None:
+    """As train.main, which is called when signals are watched: nothing of MindSpore was imported before."""
+    moment, number, *arguments = argv
+    module, path = MOMENTS[moment]
+    *owner, name = path.split(".")
+    place = functools.reduce(getattr, owner, import_module(module))
+    original = getattr(place, name)
+
+    def interrupted(*given: object, **named: object) -> object:
+        setattr(place, name, original)
+        os.kill(os.getpid(), int(number))
+        time.sleep(0.3)  # Ctrl-C is taken by another thread
+        return original(*given, **named)
+
+    setattr(place, name, interrupted)
+    train.main(arguments)
+
+
+if __name__ == "__main__":
+    cli.run(main)
