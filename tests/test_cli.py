@@ -144,6 +144,7 @@ def test_skipvit_s_takes_a_step_at_224(tmp_path, photos):
         ("eval.py", [], "there is no run below runs/ yet; train one with: python train.py --config"),
         ("export.py", [], "there is no run below runs/ yet; train one with: python train.py --config"),
         ("export.py", ["--ckpt", "nowhere.ckpt"], "checkpoint nowhere.ckpt does not exist"),
+        ("eval.py", ["--ckpt", "."], "checkpoint . is a folder; name a file"),
         ("export.py", ["--batch_size", "-1"], "argument --batch_size"),
     ],
 )

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from src.config import Config
+from src.errors import UserError
 from src.models.schedule import Geometry, Plan, parse, resolve
 from src.tools.paper import TABLE1
 from src.tools.timing import markdown
@@ -71,9 +72,15 @@ def estimate(plan: Plan, geometry: Geometry, heads: int, batch: int, parameters:
 
 
 def table(config: Config, specs: Sequence[str]) -> str:
-    """The predicted gain of schedules, as they are and with tokens aligned to 16, as Markdown."""
+    """The predicted gain of schedules, as configured and with tokens aligned to 16, as Markdown.
+
+    Raises:
+        UserError: The configuration trains in float32.
+    """
     from src.models import from_config
 
+    if config.train.amp_level == "O0":
+        raise UserError("--estimate is of float16, and train.amp_level is O0; add train.amp_level=O2")
     network = from_config(config.model)  # its sizes; schedules add no parameters
     heads = network.blocks[0].attn.num_heads
     parameters = sum(weight.size for weight in network.get_parameters())
@@ -83,10 +90,11 @@ def table(config: Config, specs: Sequence[str]) -> str:
         plan = resolve(parse(spec), geometry)
         return plan, estimate(plan, geometry, heads, config.data.batch_size, parameters)
 
-    _, dense = of("none", 1)
+    configured = config.model.align_tokens
+    _, dense = of("none", configured)
     rows = []
     for spec in specs:
-        (plan, step), (aligned_plan, aligned) = of(spec, 1), of(spec, CUBE)
+        (plan, step), (aligned_plan, aligned) = of(spec, configured), of(spec, CUBE)
         published = TABLE1[spec].img_s / TABLE1["none"].img_s - 1 if spec in TABLE1 else None
         rows.append(
             [

@@ -99,7 +99,13 @@ class Trainer:
                     graphs += len(step.compile_cache)
                     del step
         best = self.reached.best_top1
-        log.info("done: %d training graphs compiled, best top-1 %.2f%%, in %s", graphs, best, self.run.best)
+        log.info(
+            "done: %d training graph%s compiled, best top-1 %.2f%%, in %s",
+            graphs,
+            "" if graphs == 1 else "s",
+            best,
+            self.run.best,
+        )
 
     def _train_phase(self, phase: Phase, step: TrainStep) -> None:
         evaluated = self.state.weights_to_use().with_tokens(phase.tokens)
@@ -230,7 +236,8 @@ class Trainer:
             )  # fmt: skip
             if plan.schedule.stages and not any(plan.kept):
                 log.warning("%s drops no token of this model: look at model.align_tokens and image_size", phase.tokens)
-        log.info("%d training graphs will be compiled", sum(self.reached.epoch < phase.last for phase in self.phases))
+        graphs = sum(self.reached.epoch < phase.last for phase in self.phases)
+        log.info("%d training graph%s will be compiled", graphs, "" if graphs == 1 else "s")
         if self.config.train.warmup_dense_epochs and self.phases[-1].tokens != self.config.model.tokens:
             log.warning(
                 "all %d epochs are dense warm-up: %s is never trained",

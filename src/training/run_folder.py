@@ -152,6 +152,8 @@ def locate(config: Optional[str], checkpoint: Optional[str], overrides: list[str
         UserError: Either is missing or refused.
     """
     path = Path(checkpoint) if checkpoint else newest_checkpoint()
+    if path.is_dir():
+        raise UserError(f"checkpoint {path} is a folder; name a file with --ckpt FILE, such as checkpoints/best.ckpt")
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist; name one with --ckpt FILE")
     if config:
