@@ -5,6 +5,7 @@ being written), resumes it to the end, and compares all of its state with that o
 """
 
 import argparse
+import itertools
 import os
 import random
 import signal
@@ -13,6 +14,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Optional
 
 import numpy as np
 from tqdm import tqdm
@@ -46,20 +48,30 @@ def torture(kills: int, chance: random.Random) -> str:
     seconds = time.monotonic() - began
     seen: dict[str, int] = {}
     for number in tqdm(range(kills), disable=not sys.stderr.isatty()):
-        run = Path(f"run{number}")
-        job = start(run)
-        until = time.monotonic() + (seconds if number % 3 == 0 else chance.uniform(0, seconds))
-        while job.poll() is None and time.monotonic() < until:
-            if number % 3 == 0 and list(run.glob("checkpoints/*.partial*")) and chance.random() < 0.3:
+        for trial in itertools.count():
+            run = Path(f"run{number}-{trial}")
+            what = kill(run, seconds, chance, while_saving=number % 3 == 0)
+            finish(start(run, resume=(run / "config.yaml").exists()))
+            check(run, Path("whole"))
+            if what is not None:
                 break
-            time.sleep(0.0005 if number % 3 == 0 else 0.01)
-        what = state(run, job)
-        job.send_signal(signal.SIGKILL)
-        job.wait()
         seen[what] = seen.get(what, 0) + 1
-        finish(start(run, resume=(run / "config.yaml").exists()))
-        check(run, Path("whole"))
     return ", ".join(f"{count} {what}" for what, count in sorted(seen.items()))
+
+
+def kill(run: Path, seconds: float, chance: random.Random, while_saving: bool) -> Optional[str]:
+    """Start a run and kill it; what it was doing, or None if it came to its end first."""
+    job = start(run)
+    until = time.monotonic() + chance.uniform(0, seconds)
+    while job.poll() is None and (while_saving or time.monotonic() < until):
+        if while_saving and list(run.glob("checkpoints/*.partial*")) and chance.random() < 0.3:
+            break
+        time.sleep(0.0005 if while_saving else 0.01)
+    what = "with a checkpoint" if (run / "checkpoints" / "last.ckpt").exists() else "before the first checkpoint"
+    if list(run.glob("checkpoints/*.partial*")):
+        what = "while saving"
+    job.send_signal(signal.SIGKILL)
+    return what if job.wait() == -signal.SIGKILL else None
 
 
 def start(run: Path, resume: bool = False) -> subprocess.Popen:
@@ -73,14 +85,6 @@ def start(run: Path, resume: bool = False) -> subprocess.Popen:
 def finish(job: subprocess.Popen) -> None:
     """Wait for a training that must succeed."""
     assert job.wait(timeout=600) == 0, f"{job.args} failed"
-
-
-def state(run: Path, job: subprocess.Popen) -> str:
-    if job.poll() is not None:
-        return "at its end"
-    if list(run.glob("checkpoints/*.partial*")):
-        return "while saving"
-    return "with a checkpoint" if (run / "checkpoints" / "last.ckpt").exists() else "before the first checkpoint"
 
 
 def check(run: Path, whole: Path) -> None:
