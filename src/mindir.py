@@ -31,6 +31,8 @@ def export_checkpoint(config: Config, checkpoint: Path, output: Path, batch_size
     runtime.set_up(config.runtime.device_target, fused_kernels="off")  # what is written fits any device
     network = from_config(with_classes(config, count_classes(checkpoint)).model).set_train(False)
     load_checkpoint(network, checkpoint)
+    if network.random:
+        raise UserError(f"{network.plan.schedule} ranks at random: a control for experiments, not for deployment")
     partial = output.with_name(f"{output.stem}.partial.mindir")
     try:
         difference = _export(network, partial, batch_size, config)

@@ -1,5 +1,7 @@
 """The network: sizes, gradients, equivalences, refusals."""
 
+import dataclasses
+
 import mindcv
 import mindspore as ms
 import numpy as np
@@ -8,7 +10,7 @@ from mindspore import Tensor
 
 from src.config import ModelConfig
 from src.errors import UserError
-from src.models import SkipViT, from_config, trace_tokens
+from src.models import SkipViT, from_config, trace, trace_tokens
 from src.models.vit import build
 from src.training.step import Loss
 from tests.test_schedule import TABLE1
@@ -156,11 +158,57 @@ def test_stochastic_depth_takes_the_factors_it_is_given():
     got = net(images, Tensor(without)).asnumpy()
     changed = np.abs(got - expected).max(axis=1) > 1e-4
     assert changed.tolist() == [False, True, False, False]
-    drawn = net.draw_paths(2000, 1, 2)
+    drawn = net.draw(2000, 1, 2)[0].asnumpy()
     assert drawn.dtype == np.float32
-    assert (drawn == net.draw_paths(2000, 1, 2)).all()
-    assert (drawn != net.draw_paths(2000, 1, 3)).any()
+    assert (drawn == net.draw(2000, 1, 2)[0].asnumpy()).all()
+    assert (drawn != net.draw(2000, 1, 3)[0].asnumpy()).any()
     for column, rate in enumerate([0, 0, 0.25, 0.25, 0.5, 0.5]):
         assert set(drawn[:, column]) == {0.0, np.float32(1 / (1 - rate))} - ({0.0} if not rate else set())
         assert abs(drawn[:, column].mean() - 1) < 0.1
-    assert build("none", **{**sizes, "drop_path_rate": 0.0}).draw_paths(4, 0) is None
+    assert build("none", **{**sizes, "drop_path_rate": 0.0}).draw(4, 0) == ()
+
+
+def test_a_random_ranking_keeps_other_tokens_for_each_image_and_seed_at_the_same_shapes(mode):
+    sizes = {"image_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 4, "num_heads": 2}
+    net = build("2,3(50%,50%,random)+4", **sizes)
+    ranked = build("2,3(50%,50%)+4", **sizes)
+    images = Tensor(np.random.RandomState(0).standard_normal((40, 3, 16, 16)), ms.float32)
+    assert dataclasses.replace(net.plan.schedule, random=False) == ranked.plan.schedule
+    assert (net.plan.macs, net.plan.tokens_out) == (ranked.plan.macs, ranked.plan.tokens_out)
+    first, again, other = trace(net, images, 1), trace(net, images, 1), trace(net, images, 2)
+    assert (first.kept[2] == again.kept[2]).all()
+    assert (first.logits == again.logits).all()
+    assert len({tuple(places) for places in first.kept[2]}) > 30
+    assert (first.kept[2] != other.kept[2]).any(axis=1).sum() > 30
+    counts = np.bincount(first.kept[3].ravel(), minlength=16)  # every place has its chance: 10 of 40 expected
+    assert counts.min() > 0
+    assert all(set(late) <= set(early) for early, late in zip(first.kept[2], first.kept[3]))
+    with pytest.raises((ValueError, RuntimeError), match=r"SkipViT\.draw"):
+        net(images)
+
+
+def test_random_ranking_and_stochastic_depth_share_one_input():
+    sizes = {"image_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 3, "num_heads": 2, "drop_path_rate": 0.5}
+    net = build("2(50%,random)+3", **sizes)
+    assert net.draw(5, 0)[0].shape == (5, 17)
+    assert net.set_train().draw(5, 0)[0].shape == (5, 6 + 17)
+    images = Tensor(np.random.RandomState(0).standard_normal((5, 3, 16, 16)), ms.float32)
+    assert np.isfinite(net(images, *net.draw(5, 0)).asnumpy()).all()
+
+
+def test_a_trace_tells_attention_by_original_place():
+    sizes = {"image_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 4, "num_heads": 2}
+    images = Tensor(np.random.RandomState(0).standard_normal((3, 3, 16, 16)), ms.float32)
+    net = build("2(50%)+4", **sizes)
+    traced = trace(net, images)
+    assert np.allclose(traced.logits, net(images).asnumpy(), atol=1e-6)
+    present = [~np.isnan(attention) for attention in traced.attention]
+    assert [int(there.sum(axis=1)[0]) for there in present] == [16, 16, 8, 16]
+    assert (np.argwhere(present[2])[:, 1].reshape(3, 8) == traced.kept[2]).all()
+    kept_least = np.take_along_axis(traced.attention[1], traced.kept[2], axis=1).min(axis=1)
+    dropped_most = np.where(present[2], -1, traced.attention[1]).max(axis=1)
+    assert (kept_least >= dropped_most).all()
+    fused = trace(build("2,3(50%,50%)+fused", **sizes), images)
+    patches = [(~np.isnan(attention)).sum(axis=1) for attention in fused.attention]
+    assert [set(count) for count in patches[:3]] == [{16}, {16}, {8}]
+    assert (patches[3] == (fused.kept[3] < 16).sum(axis=1)).all()

@@ -1,6 +1,6 @@
 """The schedule notation: the paper's row names as a configuration language.
 
-``none`` · ``6(55%)+11`` · ``4,7(30%,30%)+10`` · ``6(45%)+fused`` · ``6(55%)``
+``none`` · ``6(55%)+11`` · ``4,7(30%,30%)+10`` · ``6(45%)+fused`` · ``6(55%)`` · ``6(55%,random)+11``
 
 A spec is parsed to a `Schedule`, and a `Schedule` is resolved for a model's geometry to a `Plan` of static
 integers (tokens of each block, MACs, ideal gain) before any tensor exists. Blocks are numbered from 1, as in
@@ -15,9 +15,11 @@ from typing import Optional
 
 from src.errors import UserError
 
-EXAMPLES = "none, 6(55%)+11, 4,7(30%,30%)+10, 6(45%)+fused, 6(55%)"
+EXAMPLES = "none, 6(55%)+11, 4,7(30%,30%)+10, 6(45%)+fused, 6(55%), 6(55%,random)+11"
 
-_SPEC = re.compile(r"(?P<blocks>[0-9]{1,4}(?:,[0-9]{1,4})*)\((?P<ratios>[^()]*)\)(?:\+(?P<end>fused|[0-9]{1,4}))?")
+_SPEC = re.compile(
+    r"(?P<blocks>[0-9]{1,4}(?:,[0-9]{1,4})*)\((?P<ratios>[^()]*?)(?P<random>,random)?\)(?:\+(?P<end>fused|[0-9]{1,4}))?"
+)
 _RATIO = re.compile(r"(?P<percent>[0-9]{1,3}(?:\.[0-9]{1,9})?)%")
 
 
@@ -34,17 +36,21 @@ class Stage:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Where tokens leave, and how they come back: rejoined before block `rejoin`, fused to one token, or never."""
+    """Where tokens leave, and how they come back: rejoined before block `rejoin`, fused to one token, or never.
+
+    With `random`, chance decides which tokens leave, not the [CLS] token's attention: a control for experiments.
+    """
 
     stages: tuple[Stage, ...] = ()
     rejoin: Optional[int] = None
     fused: bool = False
+    random: bool = False
 
     def __str__(self) -> str:
         if not self.stages:
             return "none"
         blocks = ",".join(str(stage.block) for stage in self.stages)
-        ratios = ",".join(str(stage) for stage in self.stages)
+        ratios = ",".join([*map(str, self.stages), *(["random"] if self.random else [])])
         end = "+fused" if self.fused else f"+{self.rejoin}" if self.rejoin else ""
         return f"{blocks}({ratios}){end}"
 
@@ -111,7 +117,7 @@ def parse(spec: str) -> Schedule:
     if rejoin is not None and rejoin <= blocks[-1]:
         raise _refused(spec, f"its rejoin before block {rejoin} must come after the last drop in block {blocks[-1]}")
     stages = tuple(Stage(block, ratio) for block, ratio in zip(blocks, ratios))
-    return Schedule(stages, rejoin, fused=match["end"] == "fused")
+    return Schedule(stages, rejoin, fused=match["end"] == "fused", random=match["random"] is not None)
 
 
 def resolve(schedule: Schedule, geometry: Geometry) -> Plan:

@@ -3,6 +3,7 @@
 Shape letters: B images, T tokens with [CLS] first, N patches, C channels.
 """
 
+import itertools
 from typing import Optional, Union
 
 import numpy as np
@@ -21,8 +22,8 @@ class SkipViT(nn.Cell):
     """A ViT whose unimportant patch tokens skip blocks, or are fused, as a static plan says.
 
     Images float32 [B, I, H, W] → logits [B, classes]. The plan has no parameters: any plan runs any weights, and
-    `with_tokens` gives a second network of another plan over the very same ones. Stochastic depth takes the factors
-    of `draw_paths` as a second input; without it, MindCV's layer draws its own in training.
+    `with_tokens` gives a second network of another plan over the very same ones. What is random in a pass is a second
+    input, from `draw`; without it, stochastic depth takes what MindCV's layer draws.
 
     Args:
         patch_embed, cls_token, pos_embed, pos_drop, blocks, norm, head: The parts that hold the weights.
@@ -58,25 +59,33 @@ class SkipViT(nn.Cell):
         self.kept = plan.kept
         self.rejoins = plan.rejoins
         self.fused = plan.schedule.fused
+        self.random = plan.schedule.random
+        self.drop_path_rates = [block.drop_path_rate for block in blocks]
+        drawn = [tokens if keep and self.random else 0 for tokens, keep in zip(plan.tokens_in, plan.kept)]
+        self.chance_ends = list(itertools.accumulate(drawn))
+        self.chance_starts = [end - columns for end, columns in zip(self.chance_ends, drawn)]
         self.splits = nn.CellList([Split(keep) for keep in plan.kept])
         self.joins = nn.CellList([Rejoin(keep) for keep in plan.kept])
 
-    def construct(self, images: Tensor, paths: Optional[Tensor] = None) -> Tensor:
-        logits, _ = self.trace(images, paths)
+    def construct(self, images: Tensor, draws: Optional[Tensor] = None) -> Tensor:
+        logits, _, _ = self.trace(images, draws)
         return logits
 
-    def trace(self, images: Tensor, paths: Optional[Tensor] = None) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Logits [B, classes], and for each drop the order [B, T] in which it put the tokens present."""
+    def trace(self, images: Tensor, draws: Optional[Tensor] = None) -> tuple[Tensor, tuple, tuple]:
+        """Logits [B, classes]; for each block the [CLS] scores [B, T]; for each drop the order [B, T] of its tokens."""
         x = self.embed(images)
         skipped = ()
+        all_scores = ()
         orders = ()
         for i in range(self.depth):
             if self.rejoins[i]:
                 x = self.return_tokens(x, skipped)
-            keep = (None, None) if paths is None else (paths[:, 2 * i], paths[:, 2 * i + 1])
+            keep = self.paths(draws, i)
             x, scores = self.blocks[i].attend(x, keep[0])
+            all_scores += (scores,)
             if self.kept[i] > 0:
-                order, inverse = rank(scores, self.kept[i])
+                ranked = self.chance(draws, i) if self.random else scores
+                order, inverse = rank(ranked, self.kept[i])
                 x, dropped = self.splits[i](x, order, inverse)
                 orders += (order,)
                 if self.fused:
@@ -85,7 +94,7 @@ class SkipViT(nn.Cell):
                 else:
                     skipped = ((i, dropped, order, inverse),) + skipped
             x = self.blocks[i].transform(x, keep[1])
-        return self.head(self.norm(x)[:, 0]), orders
+        return self.head(self.norm(x)[:, 0]), all_scores, orders
 
     def embed(self, images: Tensor) -> Tensor:
         """[B, I, H, W] → [CLS] and patch tokens with positions, [B, 1+N, C]."""
@@ -111,60 +120,43 @@ class SkipViT(nn.Cell):
             self.geometry, resolve(parse(tokens), self.geometry), auto_prefix=False,
         )  # fmt: skip
 
-    def draw_paths(self, images: int, *seed: int) -> Optional[np.ndarray]:
-        """Stochastic depth's factors for a batch (arXiv 1603.09382): 0, or 1 / (1 - rate) for what stays.
+    def paths(self, draws: Optional[Tensor], i: int) -> tuple[Optional[Tensor], Optional[Tensor]]:
+        """Stochastic depth's factors [B] for the halves of a block; None where there is none, or none was drawn."""
+        if draws is None or self.path_columns() == 0:
+            return None, None
+        return draws[:, 2 * i], draws[:, 2 * i + 1]
+
+    def chance(self, draws: Optional[Tensor], i: int) -> Tensor:
+        """The random scores [B, T] by which a control's drop ranks."""
+        if draws is None:
+            raise ValueError("a schedule with a random ranking needs the numbers of SkipViT.draw as its second input")
+        before = self.path_columns()
+        return draws[:, before + self.chance_starts[i] : before + self.chance_ends[i]]
+
+    def path_columns(self) -> int:
+        """Columns of `draws` that are stochastic depth's: one for each half of each block, in training."""
+        return 2 * self.depth if self.training and max(self.drop_path_rates) > 0 else 0
+
+    def draw(self, images: int, *seed: int) -> tuple[Tensor, ...]:
+        """What is random in a pass over so many images.
+
+        In training, stochastic depth's factors (arXiv 1603.09382): 0, or 1 / (1 - rate) for what stays. For a schedule
+        with a random ranking, always, the tokens' scores.
 
         Returns:
-            float32 [B, 2·depth], a column for each half of each block, the same for the same seed; None if the model
-            has no stochastic depth.
+            Inputs to add to the images: float32 [B, columns], the same for the same seed; none if nothing is random.
         """
-        rates = np.repeat([block.drop_path_rate for block in self.blocks], 2)
-        if not rates.any():
-            return None
-        stays = np.random.default_rng(seed).random((images, len(rates))) >= rates
-        return (stays / (1 - rates)).astype(np.float32)
+        columns = self.chance_ends[-1]
+        if not self.path_columns() + columns:
+            return ()
+        generator = np.random.default_rng(seed)
+        rates = np.repeat(self.drop_path_rates, 2)[: self.path_columns()]
+        paths = (generator.random((images, len(rates))) >= rates) / (1 - rates)
+        return (Tensor(np.concatenate([paths, generator.random((images, columns))], axis=1).astype(np.float32)),)
 
     def no_weight_decay(self) -> set[str]:
         """Names that MindCV's `create_optimizer` exempts from weight decay, as timm does."""
         return {"cls_token", "pos_embed"}
-
-
-class _Tracer(nn.Cell):
-    """The orders of a network's drops, as one graph."""
-
-    def __init__(self, network: SkipViT) -> None:
-        super().__init__(auto_prefix=False)
-        self.network = network
-
-    def construct(self, images: Tensor) -> tuple[Tensor, ...]:
-        _, orders = self.network.trace(images)
-        return orders
-
-
-def trace_tokens(net: SkipViT, images: Tensor) -> dict[int, np.ndarray]:
-    """Which tokens each drop keeps.
-
-    Args:
-        net: The network, in evaluation mode.
-        images: float32 [B, I, H, W].
-
-    Returns:
-        {block of the drop: int32 [B, keep]}: the original places kept, ascending. A fused token made in stage s
-        (counted from 0) has place N+s, N the number of patches.
-    """
-    drops = [block for block, keep in enumerate(net.plan.kept) if keep]
-    if not drops:
-        return {}
-    orders = [order.asnumpy()[:, 1:] - 1 for order in _Tracer(net)(images)]
-    batch, num_patches = len(orders[0]), net.geometry.num_patches
-    places = np.tile(np.arange(num_patches, dtype=np.int32), (batch, 1))
-    kept = {}
-    for stage, (block, order) in enumerate(zip(drops, orders)):
-        places = np.take_along_axis(places, order[:, : net.plan.kept[block]], axis=1)
-        kept[block + 1] = np.sort(places, axis=1)
-        if net.fused:
-            places = np.concatenate([places, np.full((batch, 1), num_patches + stage, np.int32)], axis=1)
-    return kept
 
 
 def build(

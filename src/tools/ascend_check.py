@@ -101,14 +101,13 @@ def _graphs(config: Config, batch_size: int, folder: Path) -> list[tuple[str, li
 
     images = Tensor(np.zeros((batch_size, 3, *sides(config.model.image_size)), np.float32))
     exported = from_config(config.model).set_train(False)
-    forward = forward_graph(exported, images)
+    forward = forward_graph(exported, images, *exported.draw(batch_size, 0))
     state = new_state(config, lambda: from_config(config.model, config.train.amp_level), [1e-4])
     mixed = config.data.mixup or config.data.cutmix
     classes = state.network.geometry.num_classes
     labels = np.zeros((batch_size, classes), np.float32) if mixed else np.zeros(batch_size, np.int32)
     step = state.step(config, config.model.tokens)
-    paths = step.network.draw_paths(batch_size, 0)
-    inputs = [images, Tensor(labels)] + ([] if paths is None else [Tensor(paths)])
+    inputs = images, Tensor(labels), *step.network.draw(batch_size, 0)
     return [("forward", forward), ("training", training_graph(folder, step, *inputs))]
 
 

@@ -190,10 +190,12 @@ def _contestants(config: Config, sizes: Sizes, specs: Sequence[str]) -> tuple[di
     runs, plans, moves = {}, {}, {}
     for number, spec in enumerate(specs, 1):
         log.info("compiling %s (%d of %d)", spec, number, len(specs))
-        runs[f"train {spec}"] = _runner(state.step(config, spec), images, labels)
+        step = state.step(config, spec)
+        runs[f"train {spec}"] = _runner(step, images, labels, *step.network.draw(sizes.batch_size, 0))
         network = state.network.with_tokens(spec)
         plans[spec] = network.plan
-        runs[f"infer {spec}"] = _runner(network.set_train(False), images)
+        network.set_train(False)
+        runs[f"infer {spec}"] = _runner(network, images, *network.draw(sizes.batch_size, 0))
         if any(network.plan.kept):
             moves[f"moves {spec}"] = token_moves.runner(network, sizes.batch_size)
     return runs, plans, moves
@@ -227,8 +229,9 @@ def _probe(config: Config) -> dict[str, float]:
     runtime.set_up(config.runtime.device_target, config.runtime.fused_kernels, config.train.amp_level)
     images, labels = (Tensor(array) for array in sizes_of(config).batch())
     step = _new_state(config).step(config, config.model.tokens)
+    draws = step.network.draw(len(images), 0)
     started = time.perf_counter()
-    run = _runner(step, images, labels)
+    run = _runner(step, images, labels, *draws)
     compiled = time.perf_counter() - started
     for _ in range(2):
         run()

@@ -53,10 +53,10 @@ def evaluate(
     with Progress(loader.get_dataset_size(), "evaluating", unit="batch", leave=False) as progress:
         for batch, labels in batches(loader, output_numpy=True):
             padding = [(0, batch_size - len(batch))] + [(0, 0)] * (batch.ndim - 1)
-            inputs = Tensor(np.pad(batch, padding))
+            inputs = (Tensor(np.pad(batch, padding)), *network.draw(batch_size, group.rank, images))
             if not images:
-                runtime.compile_ahead(network, inputs)
-            logits = network(inputs).asnumpy()[: len(batch)]
+                runtime.compile_ahead(network, *inputs)
+            logits = network(*inputs).asnumpy()[: len(batch)]
             best = np.argsort(-logits, axis=1, kind="stable")[:, :5]
             hits = best == labels.reshape(-1, 1)
             top1 += int(hits[:, 0].sum())

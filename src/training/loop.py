@@ -1,6 +1,6 @@
 """The training loop.
 
-It knows a network only as images → logits, with `with_tokens` for another schedule and `draw_paths` for what is random.
+It knows a network only as images → logits, with `with_tokens` for another schedule and `draw` for what is random.
 """
 
 import gc
@@ -129,7 +129,7 @@ class Trainer:
         for index, (images, labels) in enumerate(batches(loader, self.config.runtime.sink), 1):
             if index <= before:
                 continue  # done before the run was stopped; the random numbers after it are the same
-            inputs = (images, labels, *self._paths(step.network, number, index))
+            inputs = (images, labels, *self._draws(step.network, number, index))
             if not step.compile_cache:
                 runtime.compile_ahead(step, *inputs)
                 computing = time.monotonic()
@@ -154,11 +154,10 @@ class Trainer:
         img_s = (self.steps - before) * self.images / (now - computing) if before < self.steps else None
         return Epoch(mean, self._rate(number, self.steps), img_s, now - started, self.reached.skipped)
 
-    def _paths(self, network: nn.Cell, number: int, index: int) -> tuple[Tensor, ...]:
-        """Stochastic depth's factors for a step, if the network has it."""
+    def _draws(self, network: nn.Cell, number: int, index: int) -> tuple[Tensor, ...]:
+        """What is random in the network, for a step; nothing if nothing is."""
         seed = (self.config.train.seed, number, index, self.group.rank)
-        paths = network.draw_paths(self.config.data.batch_size, *seed)
-        return () if paths is None else (Tensor(paths),)
+        return network.draw(self.config.data.batch_size, *seed)
 
     def _account(self, number: int, pending: list[tuple[Tensor, Tensor]]) -> None:
         """Take the results of steps into what was reached; refuse losses that are not finite."""

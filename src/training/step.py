@@ -59,10 +59,10 @@ class Loss(nn.Cell):
 
 
 class TrainStep(nn.Cell):
-    """(images, labels[, paths]) → (mean loss of the batch, whether all gradients were finite), updating the weights.
+    """(images, labels[, draws]) → (mean loss of the batch, whether all gradients were finite), updating the weights.
 
     Args:
-        network: images[, paths] → logits.
+        network: images[, draws] → logits.
         optimizer, scaler, ema: State that outlives this step: the steps of all phases share them.
         clip_norm: Bound on the global norm of the gradients; None for no bound.
         checks_overflow: Leave weights as they are when a gradient of any process overflowed, and adjust the loss scale.
@@ -97,8 +97,8 @@ class TrainStep(nn.Cell):
     def scaled_loss(self, labels: Tensor, *inputs: Tensor) -> Tensor:
         return self.scaler.scale(self.loss(self.network(*inputs), labels))
 
-    def construct(self, images: Tensor, labels: Tensor, *paths: Tensor) -> tuple[Tensor, Tensor]:
-        loss, gradients = self.gradient(labels, images, *paths)
+    def construct(self, images: Tensor, labels: Tensor, *draws: Tensor) -> tuple[Tensor, Tensor]:
+        loss, gradients = self.gradient(labels, images, *draws)
         loss = self.scaler.unscale(loss)
         gradients = self.scaler.unscale(gradients)
         finite = ops.isfinite(loss)
