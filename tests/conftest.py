@@ -1,5 +1,7 @@
 """Fixtures: the device, the two execution modes, small data sets."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +14,17 @@ sys.path.insert(0, str(ROOT))
 from src import runtime  # noqa: E402
 
 SHARED = ROOT.parent / "shared"
+
+
+def module(name, *arguments, cwd=ROOT):
+    """A command that runs a module of this project, and the options of subprocess with which it does, in any folder."""
+    command = [sys.executable, "-m", name, *map(str, arguments)]
+    return command, {"cwd": cwd, "env": {**os.environ, "PYTHONPATH": str(ROOT)}, "text": True}
+
+
+def run_module(name, *arguments, cwd=ROOT):
+    command, options = module(name, *arguments, cwd=cwd)
+    return subprocess.run(command, capture_output=True, timeout=600, check=False, **options)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,8 +1,6 @@
 """What can be shown about Ascend 910A without one: operators, types, shapes, precision, versions."""
 
 import json
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import mindcv
@@ -20,7 +18,7 @@ from src.tools.ascend_estimate import BYTES_PER_S, MEMORY_SHARE, estimate, table
 from src.tools.ascend_operators import FIRST, OPERATORS
 from src.tools.graphs import Node, forward_graph, read_ir
 from src.tools.paper import TABLE1
-from tests.conftest import ROOT, SHARED
+from tests.conftest import ROOT, SHARED, run_module
 
 VIT_S = Geometry(num_patches=196, patch_dim=768, depth=12, embed_dim=384, mlp_dim=1536, num_classes=1000)
 
@@ -110,9 +108,9 @@ def test_a_dynamic_batch_is_found_in_an_exported_graph():
 
 
 def test_the_command_checks_forward_and_training_graphs(tmp_path):
-    command = [sys.executable, "-m", "src.tools.ascend_check", "--config", "configs/skipvit_s.yaml"]
-    command += ["--specs", "6,8(35%,35%)+10", "--markdown", str(tmp_path / "report.md")]
-    done = subprocess.run([*command, "model.embed_dim=48"], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    options = ["--config", "configs/skipvit_s.yaml", "--specs", "6,8(35%,35%)+10"]
+    options += ["--markdown", tmp_path / "report.md", "model.embed_dim=48"]
+    done = run_module("src.tools.ascend_check", *options)
     assert done.returncode == 0, done.stderr[-2000:]
     report = (tmp_path / "report.md").read_text()
     assert report.strip() in done.stdout

@@ -1,15 +1,12 @@
 """The benchmark: its arithmetic, and a short run of it."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
 from src.tools import benchmark, peers
 from src.tools.timing import Timing, interleave, share_of_ideal
-from tests.conftest import ROOT
+from tests.conftest import run_module
 
 
 def test_medians_spread_and_gain():
@@ -53,14 +50,9 @@ def test_a_missing_peer_is_left_out_with_a_line(monkeypatch, caplog):
     assert benchmark._is_installed("mindcv")
 
 
-def run(*arguments, cwd):
-    command = [sys.executable, "-m", "src.tools.benchmark", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600, check=False)
-
-
 def test_a_short_run(tmp_path):
-    done = run(
+    done = run_module(
+        "src.tools.benchmark",
         "--specs", "2(50%)+4", "--model", "skipvit_ti_16_224", "--image_size", 32, "--batch_size", 4, "--pairs", 3,
         "--json", "b.json", "--markdown", "b.md", "--png", "b.png", "--peer", "mindcv", "model.depth=4",
         "runtime.fused_kernels=off",
@@ -85,6 +77,6 @@ def test_a_short_run(tmp_path):
 
 
 def test_mistakes_get_one_line(tmp_path):
-    done = run("--specs", "6(55)", cwd=tmp_path)
+    done = run_module("src.tools.benchmark", "--specs", "6(55)", cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert done.stderr.startswith("error: tokens spec '6(55)'")

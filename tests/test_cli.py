@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import random
 import shutil
 import signal
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 
 from src.weights import CONFIG, read
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run_module
 from tests.signals import MOMENTS
 from tests.torture import torture
 
@@ -230,11 +229,7 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path, photos, number):
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_signal_at_any_moment(tmp_path, photos, moment, number):
     options = [f"data.root={photos}", "data.batch_size=6", "train.epochs=3", "run.dir=run"]
-    command = [sys.executable, "-m", "tests.signals", moment, str(int(number)), *QUICK, *SMALL, *options]
-    done = subprocess.run(
-        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-        timeout=300, check=False,
-    )  # fmt: skip
+    done = run_module("tests.signals", moment, int(number), *QUICK, *SMALL, *options, cwd=tmp_path)
     assert done.returncode == 128 + number, done.stderr
     assert "Traceback" not in done.stderr
     if moment in ("start-up", "scan"):

@@ -59,7 +59,9 @@ def test_round_trip(spec):
     assert str(parse(str(schedule))) == str(schedule)
 
 
-@pytest.mark.parametrize("spec", [*TABLE1, "4,7,10(30%,30%,30%)+fused", "6(55%)", "6(12.5%)+9", "6(55%,random)+11", "4,7(30%,30%,random)+10"])
+@pytest.mark.parametrize(
+    "spec", [*TABLE1, "4,7,10(30%,30%,30%)+fused", "6(55%)", "6(12.5%)+9", "6(55%,random)+11", "4,7(30%,30%,random)+10"]
+)
 def test_canonical_specs_print_as_written(spec):
     assert str(parse(spec)) == spec
 

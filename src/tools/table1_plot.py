@@ -1,0 +1,86 @@
+"""The experiment's plots."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+
+from matplotlib import pyplot as plt
+
+from src.tools.experiments import Row, Summary
+
+BLUE, GOLD, GREY = "#2a6f97", "#e9c46a", "#6c757d"
+
+
+def plot_accuracy(summaries: Sequence[Summary], path: Path) -> None:
+    """Top-1 against speed-up, with standard deviations, and the Pareto front, as PNG."""
+    figure, axes = plt.subplots(figsize=(8, 5.5), layout="constrained")
+    points = [(1 + (found.gain or 0), found.top1) for found in summaries]
+    x, y = np.array(points).T
+    axes.errorbar(x, y, yerr=[found.sd or 0 for found in summaries], fmt="o", color=BLUE, ecolor=GREY, capsize=3)
+    front = pareto(points)
+    axes.plot(*np.array(front).T, color=GOLD, linewidth=2, zorder=0, label="Pareto front")
+    for number, (found, point) in enumerate(zip(summaries, points)):
+        axes.annotate(
+            str(found.row), point, xytext=(7, 7 if number % 2 else -13), textcoords="offset points", fontsize=8
+        )
+    axes.set_xlabel("training speed, relative to dense")
+    axes.set_ylabel("top-1 after the last epoch, % (bars: standard deviation)")
+    axes.margins(x=0.15, y=0.15)
+    axes.legend(loc="lower left")
+    _save(figure, path)
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Those that no other is at least as good as in both and better in one, sorted; duplicates once."""
+    return sorted({p for p in points if not any(q[0] >= p[0] and q[1] >= p[1] and q != p for q in points)})
+
+
+def plot_curves(curves: Mapping[Row, Sequence[Sequence[tuple[int, float]]]], path: Path) -> None:
+    """Top-1 by epoch, the mean over seeds with a band from the lowest to the highest, as PNG.
+
+    Args:
+        curves: For each row, for each seed, (epoch, top-1).
+    """
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    colours = plt.get_cmap("viridis")(np.linspace(0, 0.92, len(curves)))
+    for colour, (row, seeds) in zip(colours, curves.items()):
+        epochs = [epoch for epoch, _ in seeds[0]]
+        values = np.array([[top1 for _, top1 in seed] for seed in seeds])
+        axes.plot(epochs, values.mean(axis=0), color=colour, label=str(row), linewidth=1.5)
+        axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.12, linewidth=0)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("top-1, % (band: lowest to highest seed)")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="lower right")
+    _save(figure, path)
+
+
+def plot_groups(groups: Mapping[str, Sequence[Summary]], dense: Summary, path: Path) -> None:
+    """Difference of top-1 to the dense model, with its 95% interval, a panel a group, as PNG."""
+    heights = [len(found) for found in groups.values()]
+    figure, panels = plt.subplots(
+        len(groups), 1, figsize=(8, 0.45 * sum(heights) + 0.9 * len(groups)), sharex=True, squeeze=False,
+        height_ratios=heights, layout="constrained",
+    )  # fmt: skip
+    for axes, (name, found) in zip(panels[:, 0], groups.items()):
+        values = [summary.difference or 0 for summary in found]
+        axes.errorbar(
+            values, range(len(found)), xerr=[summary.margin or 0 for summary in found], fmt="o", color=BLUE,
+            ecolor=GREY, capsize=3,
+        )  # fmt: skip
+        axes.axvline(0, color=GOLD, linewidth=2, zorder=0)
+        axes.set_yticks(range(len(found)), [str(summary.row) for summary in found], fontsize=8)
+        axes.set_ylim(len(found) - 0.5, -0.5)
+        axes.set_title(name, loc="left", fontsize=10)
+        axes.grid(axis="x", alpha=0.3)
+    panels[-1, 0].set_xlabel(f"difference of top-1 to dense ({dense.top1:.2f}%), percentage points, 95% interval")
+    _save(figure, path)
+
+
+def _save(figure: plt.Figure, path: Path) -> None:
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

@@ -1,0 +1,133 @@
+"""The experiments: rows, statistics, and the command that trains them and does nothing twice."""
+
+import csv
+import math
+import signal
+import subprocess
+
+import pytest
+
+from src.errors import UserError
+from src.tools.experiments import Result, Row, margin, read_results, read_rows, summarise, write_results
+from src.tools.paper import TABLE1
+from src.tools.table1_plot import pareto
+from tests.conftest import ROOT, module, run_module
+
+TINY = ["model.depth=3", "model.embed_dim=16", "model.num_heads=2", "train.warmup_dense_epochs=0",
+        "runtime.fused_kernels=off", "data.batch_size=6", "data.workers=1"]  # fmt: skip
+
+
+def test_the_shipped_rows_are_the_papers_and_the_ablations():
+    groups = read_rows(ROOT / "configs" / "table1.yaml")
+    assert [row.tokens for row in groups["table 1"]] == list(TABLE1)
+    assert groups["dense warm-up"][1] == Row("6(55%)+11", ("train.warmup_dense_epochs=0",))
+    assert [row.tokens for row in groups["skip distance"]] == [f"6(55%)+{block}" for block in range(8, 13)]
+    assert groups["ranking"][1].tokens == "6(55%,random)+11"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- none", "must be a mapping of groups to lists of rows"),
+        ("a: {b: c}", "must be a mapping of groups to lists of rows"),
+        ("a: [{train.epochs: 3}]", "a row is a schedule, or a mapping with tokens, not {'train.epochs': 3}"),
+        ("a: [6(55%+11]", r"tokens spec '6\(55%\+11': it is not of the notation"),
+        ("a: [", "cannot be read: "),
+    ],
+)
+def test_a_bad_file_of_rows_is_refused(tmp_path, text, message):
+    (tmp_path / "rows.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_rows(tmp_path / "rows.yaml")
+
+
+def result(tokens, seed, top1, img_s=100.0, overrides=""):
+    return Result(tokens, overrides, seed, 10, top1, top1 + 1, img_s, 12.5, 0.27)
+
+
+def test_statistics_are_of_pairs_of_one_seed():
+    results = [result("none", 0, 90.0), result("none", 1, 94.0), result("none", 2, 92.0)]
+    results += [result("6(55%)+11", 0, 91.0, 120.0), result("6(55%)+11", 1, 96.0, 130.0)]
+    results += [result("6(55%)+11", 0, 80.0, 110.0, "train.warmup_dense_epochs=0")]
+    found = summarise(results)
+    dense, skip = found[Row("none")], found[Row("6(55%)+11")]
+    assert (dense.seeds, dense.top1, dense.sd, dense.difference, dense.gain) == (3, 92.0, 2.0, None, None)
+    assert (skip.seeds, skip.difference) == (2, 1.5)
+    assert math.isclose(skip.gain, 0.25)
+    assert math.isclose(skip.margin, 12.7062047 * math.sqrt(0.5) / math.sqrt(2), rel_tol=1e-6)
+    other = found[Row("6(55%)+11", ("train.warmup_dense_epochs=0",))]
+    assert (other.difference, other.margin, other.sd) == (-10.0, None, None)
+
+
+def test_an_interval_is_students():
+    assert math.isclose(margin([1.0, 2.0, 3.0]), 4.30265273 / math.sqrt(3), rel_tol=1e-6)
+    assert margin([1.0]) is None
+
+
+def test_results_read_back(tmp_path):
+    results = [result("none", 0, 90.25), result("6(55%,random)+11", 3, 12.5, 99.5, "a.b=1 c.d=[1, 2]")]
+    write_results(tmp_path / "results.csv", results)
+    assert read_results(tmp_path / "results.csv") == results
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match=r"are not a results\.csv of"):
+        read_results(tmp_path / "other.csv")
+
+
+def test_the_front_holds_what_nothing_beats():
+    assert pareto([(1, 5), (2, 4), (2, 3), (3, 1), (1, 4), (3, 1)]) == [(1, 5), (2, 4), (3, 1)]
+
+
+def test_a_table_goes_on_and_does_nothing_twice(tmp_path, photos):
+    options = ["--config", ROOT / "configs/quickstart.yaml", "--specs", "1(50%,random)+3", "--seeds", "2",
+               "--output", "out", f"data.root={photos}", *TINY]  # fmt: skip
+    command, how = module("src.tools.table1", *options, "train.epochs=2", cwd=tmp_path)
+    job = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **how)
+    for line in job.stdout:
+        if line.startswith("none, seed 0: top-1"):
+            break
+    job.send_signal(signal.SIGTERM)
+    _, said = job.communicate(timeout=120)
+    assert (job.returncode, said) == (128 + signal.SIGTERM, "error: stopped by SIGTERM\n")
+    assert len((tmp_path / "out" / "results.csv").read_text().splitlines()) == 2
+    first = (tmp_path / "out/none/seed0/checkpoints/last.ckpt").stat().st_mtime_ns
+
+    done = run_module("src.tools.table1", *options, "train.epochs=2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "4 trainings, of which 1 are done, in out" in done.stdout
+    assert (tmp_path / "out/none/seed0/checkpoints/last.ckpt").stat().st_mtime_ns == first
+    with (tmp_path / "out" / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["tokens"], row["seed"]) for row in rows] == [
+        (spec, seed) for seed in "01" for spec in ("none", "1(50%,random)+3")]  # fmt: skip
+    for row in rows:
+        name = "none" if row["tokens"] == "none" else "1_50_random_3"
+        with (tmp_path / "out" / name / f"seed{row['seed']}" / "metrics.csv").open() as file:
+            metrics = list(csv.DictReader(file))
+        assert float(row["top1"]) == float(metrics[-1]["top1"])
+        assert float(row["best_top1"]) == max(float(line["top1"]) for line in metrics)
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert table in done.stdout
+    assert table.count("\n| `") == 2
+    for name in ("accuracy.png", "curves.png"):
+        assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
+
+    again = run_module("src.tools.table1", *options, "train.epochs=2", cwd=tmp_path)
+    assert "4 trainings, of which 4 are done, in out" in again.stdout
+    assert again.stdout.endswith(done.stdout[done.stdout.index("| schedule") :])
+    other = run_module("src.tools.table1", *options, "train.epochs=3", cwd=tmp_path)
+    assert (other.returncode, other.stderr.count("\n")) == (2, 1)
+    assert "was trained under another configuration; name another --output" in other.stderr
+
+
+def test_a_row_that_cannot_be_trained_is_refused_before_any_is(tmp_path):
+    quick = ["--config", ROOT / "configs/quickstart.yaml"]
+    for options, message in (
+        ([*quick, "--specs", "none", "6(55%)+13"], "block 13 is out of range"),
+        ([*quick, "--rows", "nowhere.yaml"], "rows nowhere.yaml cannot be read"),
+        ([*quick, "--seeds", "0"], "--seeds 0 and --jobs 1 must be 1 or more"),
+        ([], "--config is missing"),
+    ):
+        done = run_module("src.tools.table1", *options, "--output", "out", cwd=tmp_path)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert message in done.stderr
+        assert not (tmp_path / "out").exists()
