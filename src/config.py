@@ -136,10 +136,13 @@ class RunConfig:
     """The run folder (null makes runs/NAME-DATE-TIME), and its checkpoints.
 
     There is one after each epoch, and within epochs every so many steps; the best ones are kept, and the last two.
+    With `save_every_epochs`, the weights to evaluate are kept too, every so many epochs, as checkpoints/epoch-0010.ckpt:
+    what pictures of a training over time are made of (`src.tools.visualize`).
     """
 
     dir: Optional[str] = None
     save_every_steps: Optional[Count] = None
+    save_every_epochs: Optional[Count] = None
     keep_best: Annotated[Whole, Field(ge=1, le=1000)] = 1
 
 

@@ -168,14 +168,18 @@ def batches(loader: ds.Dataset, sink: bool = False, output_numpy: bool = False) 
         try:
             yield from loader.create_tuple_iterator(num_epochs=1, output_numpy=output_numpy)
         except RuntimeError as error:
-            said = re.search(r"\[ERROR\] (.+)", str(error))
-            reason = said[1] if said else first_line(error)
-            raise FailureError(f"the data cannot be read: {reason}") from error
+            raise FailureError(f"the data cannot be read: {_reason(error)}") from error
         return
     take = ms.data_sink(lambda *batch: batch, loader)
     for _ in range(loader.get_dataset_size()):
         yield take()
     loader.__transfer_dataset__.stop_send()  # it would send the same images over and over
+
+
+def _reason(error: Exception) -> str:
+    """What MindSpore's data pipeline says, without its account of where."""
+    said = re.search(r"\[ERROR\] (.+)", str(error))
+    return said[1] if said else first_line(error)
 
 
 def check_transforms(config: Config) -> None:
@@ -196,13 +200,48 @@ def val_loader(source: Source, config: Config, group: Group = ALONE) -> ds.Datas
 
     The parts share no image and leave none out, so they may differ by one in size.
     """
-    data = config.data
-    part = np.arange(group.rank, source.splits["val"].images, group.size)
+    return _val_loader(source, config, np.arange(group.rank, source.splits["val"].images, group.size))
+
+
+def val_images(source: Source, config: Config, places: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Some of the validation images, by their numbers: float32 [B, 3, H, W] and labels int32 [B].
+
+    Raises:
+        FailureError: An image cannot be read.
+    """
+    images, labels = zip(*batches(_val_loader(source, config, np.asarray(places)), output_numpy=True))
+    return np.concatenate(images), np.concatenate(labels)
+
+
+def read_images(files: Sequence[Path], config: Config) -> np.ndarray:
+    """Image files as validation would see them: float32 [B, 3, H, W], resized, cropped and normalised.
+
+    For a network of CIFAR's, a file is first made the 32x32 pixels that the set would hold.
+
+    Raises:
+        UserError: A file cannot be decoded.
+    """
+    data, transforms = config.data, _val_transforms(config.data, config.model.image_size)
+    if data.name != "folder":
+        transforms = [vision.Decode(), vision.Resize((32, 32), _interpolation(data)), *transforms]
+    images = []
+    for file in files:
+        try:
+            image = np.fromfile(file, np.uint8)
+            for transform in transforms:
+                image = transform(image)
+        except (OSError, RuntimeError, TypeError, ValueError) as error:
+            raise UserError(f"image {file} cannot be decoded: {_reason(error)}") from error
+        images.append(image)
+    return np.stack(images)
+
+
+def _val_loader(source: Source, config: Config, order: np.ndarray) -> ds.Dataset:
     return create_loader(
-        _images(source, "val", data, part),
-        batch_size=data.batch_size,
-        transform=_val_transforms(data, config.model.image_size),
-        num_parallel_workers=_workers(data),
+        _images(source, "val", config.data, order),
+        batch_size=config.data.batch_size,
+        transform=_val_transforms(config.data, config.model.image_size),
+        num_parallel_workers=_workers(config.data),
     )
 
 
@@ -280,7 +319,11 @@ def _resize(config: DataConfig, image_size: ImageSize) -> list:
     size = sides(image_size)
     if size == (32, 32):
         return []
-    return [vision.Resize(size, getattr(vision.Inter, config.interpolation.upper()))]
+    return [vision.Resize(size, _interpolation(config))]
+
+
+def _interpolation(config: DataConfig) -> vision.Inter:
+    return getattr(vision.Inter, config.interpolation.upper())
 
 
 def _open_folder(config: DataConfig, root: Path, usages: dict[str, str]) -> Source:

@@ -73,7 +73,7 @@ def _scan(files: Sequence[Path], name: str, cache: Path) -> dict[int, str]:
         pass  # not there yet, or damaged: look again
     problems = {}
     with ThreadPoolExecutor(os.cpu_count()) as threads, Progress(len(files), f"checking {name} images", "img") as bar:
-        for number, problem in enumerate(threads.map(_problem, files, chunksize=16)):
+        for number, problem in enumerate(threads.map(problem_of, files, chunksize=16)):
             if problem:
                 problems[number] = problem
             bar.advance(1)
@@ -85,7 +85,8 @@ def _scan(files: Sequence[Path], name: str, cache: Path) -> dict[int, str]:
     return problems
 
 
-def _problem(path: Path) -> Optional[str]:
+def problem_of(path: Path) -> Optional[str]:
+    """Why an image file cannot be used; None if it can."""
     try:
         if not path.stat().st_size:
             return "empty file"

@@ -100,8 +100,8 @@ def test_places_are_those_of_the_files(folder, tmp_path):
 def test_what_was_found_is_remembered_until_a_file_changes(folder, tmp_path, monkeypatch):
     _, source = source_of(folder, tmp_path)
     looked = []
-    look = scan._problem
-    monkeypatch.setattr(scan, "_problem", lambda path: looked.append(path) or look(path))
+    look = scan.problem_of
+    monkeypatch.setattr(scan, "problem_of", lambda path: looked.append(path) or look(path))
     scan.check_images(source, "error", tmp_path / "cache")
     assert len(looked) == 120
     scan.check_images(source, "error", tmp_path / "cache")

@@ -8,10 +8,10 @@ from mindspore import amp
 
 from src.config import ModelConfig
 from src.errors import UserError
-from src.models.trace import Trace, trace, trace_tokens
+from src.models.trace import Trace, Tracer, trace, trace_tokens
 from src.models.vit import SkipViT
 
-__all__ = ["SkipViT", "Trace", "from_config", "trace", "trace_tokens"]
+__all__ = ["SkipViT", "Trace", "Tracer", "from_config", "trace", "trace_tokens"]
 
 
 def from_config(config: ModelConfig, amp_level: str = "O0") -> SkipViT:

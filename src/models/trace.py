@@ -6,6 +6,7 @@ from typing import Optional
 import numpy as np
 from mindspore import Tensor, nn
 
+from src import runtime
 from src.models.vit import SkipViT
 
 
@@ -26,6 +27,20 @@ class Trace:
     kept: dict[int, np.ndarray]
 
 
+class Tracer:
+    """Traces of one network in evaluation mode, by a graph that is compiled once for each number of images."""
+
+    def __init__(self, network: SkipViT) -> None:
+        self.network = network
+        self.cell = _Tracer(network)
+
+    def __call__(self, images: Tensor, *seed: int) -> Trace:
+        """Run the network, with the weights that it has now, and look at its tokens: as `trace`."""
+        inputs = (images, *self.network.draw(len(images), *seed))
+        runtime.compile_ahead(self.cell, *inputs)
+        return _by_place(self.network, *self.cell(*inputs))
+
+
 def trace(net: SkipViT, images: Tensor, *seed: int) -> Trace:
     """Run a network, in evaluation mode, and look at its tokens.
 
@@ -33,10 +48,15 @@ def trace(net: SkipViT, images: Tensor, *seed: int) -> Trace:
         images: float32 [B, I, H, W].
         seed: Of a random ranking, if the schedule has one.
     """
-    logits, scores, orders = _Tracer(net)(images, *net.draw(len(images), *seed))
+    return Tracer(net)(images, *seed)
+
+
+def _by_place(net: SkipViT, logits: Tensor, scores: tuple, orders: tuple) -> Trace:
+    """What a network's `trace` gave, told by the places that tokens come from."""
+    images = len(logits)
     remaining = [order.asnumpy()[:, 1:] - 1 for order in orders]
     num_patches = net.geometry.num_patches
-    everywhere = np.tile(np.arange(num_patches, dtype=np.int32), (len(images), 1))
+    everywhere = np.tile(np.arange(num_patches, dtype=np.int32), (images, 1))
     places, attention, kept = everywhere, [], {}
     for block, keep in enumerate(net.plan.kept):
         if net.plan.rejoins[block]:
@@ -46,7 +66,7 @@ def trace(net: SkipViT, images: Tensor, *seed: int) -> Trace:
             places = np.take_along_axis(places, remaining[len(kept)][:, :keep], axis=1)
             kept[block + 1] = np.sort(places, axis=1)
             if net.fused:
-                fused = np.full((len(images), 1), num_patches + len(kept) - 1, np.int32)
+                fused = np.full((images, 1), num_patches + len(kept) - 1, np.int32)
                 places = np.concatenate([places, fused], axis=1)
     return Trace(logits.asnumpy().astype(np.float32), tuple(attention), kept)
 

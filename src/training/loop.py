@@ -20,7 +20,7 @@ from src.distributed import ALONE, Group
 from src.errors import FailureError, Interrupted
 from src.progress import Progress
 from src.stop import STOP
-from src.training.checkpoint import Reached, restore_state, save_best, save_state
+from src.training.checkpoint import Reached, restore_state, save_best, save_network, save_state
 from src.training.evaluate import Accuracy, evaluate
 from src.training.optimizer import learning_rates
 from src.training.phases import Phase, plan_phases
@@ -203,6 +203,9 @@ class Trainer:
         if self.group.leads:
             if improved:
                 save_best(self.run, self.config, evaluated)
+            every = self.config.run.save_every_epochs
+            if every is not None and number % every == 0:
+                save_network(self.run.epoch(number), self.config, evaluated)
             self.run.write_row(_row(number, phase, epoch, top1, top5))
             self._save()  # last: a run that is killed before does the epoch again, to the same result
         _report(self.config, phase, number, epoch, top1, self.progress)

@@ -5,7 +5,8 @@ classes.txt      the names of the classes, in the order of the outputs
 bad_images.txt   images that were left out, and why, if there are any
 metrics.csv      a row an epoch
 train.log        what was printed
-checkpoints/     last.ckpt (all that a resume needs), previous.ckpt (the one before), best.ckpt (the weights to use)
+checkpoints/     last.ckpt (all that a resume needs), previous.ckpt (the one before), best.ckpt (the weights to use),
+                 epoch-0010.ckpt and so on (the weights of epochs, if `run.save_every_epochs` asks for them)
 lock             held by the process that trains in the folder
 """
 
@@ -13,6 +14,7 @@ import csv
 import fcntl
 import io
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -103,14 +105,27 @@ class RunFolder:
         run = cls(checkpoint.parent.parent)
         return run if checkpoint.parent.name == "checkpoints" and run.config.is_file() else None
 
+    def epoch(self, number: int) -> Path:
+        """Where the weights of an epoch, counted from 1, are kept."""
+        return self.best.with_name(f"epoch-{number:04d}.ckpt")
+
+    def kept_epochs(self) -> dict[int, Path]:
+        """The epochs whose weights are kept, ascending, and their checkpoints."""
+        found = [(re.fullmatch(r"epoch-(\d+)", path.stem), path) for path in self.best.parent.glob("epoch-*.ckpt")]
+        return dict(sorted((int(match[1]), path) for match, path in found if match))
+
+    def read_classes(self) -> tuple[str, ...]:
+        """The names in classes.txt; none if there is no such file."""
+        return tuple(self.classes.read_text(encoding="utf-8").splitlines()) if self.classes.is_file() else ()
+
     def check_classes(self, classes: Sequence[str]) -> None:
         """Refuse data whose classes are not those that the run was trained on.
 
         Raises:
             UserError: They differ, or are in another order.
         """
-        trained = self.classes.read_text(encoding="utf-8").splitlines() if self.classes.is_file() else list(classes)
-        if trained != list(classes):
+        trained = self.read_classes()
+        if trained and trained != tuple(classes):
             differing = sorted(set(trained) ^ set(classes))
             raise UserError(
                 f"the data's classes are not those of the run {self.path}: {', '.join(differing[:10])} only in one of"
