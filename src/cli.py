@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -11,21 +12,34 @@ from typing import NoReturn, Optional
 from src.errors import FailureError, Interrupted, UserError
 from src.stop import STOP
 
+OVERRIDE = re.compile(r"\w+\.\w+=")
+
 
 class Parser(argparse.ArgumentParser):
-    """The arguments of an entry point; a wrong one is a `UserError`."""
+    """The arguments of an entry point; a wrong one is a `UserError`.
 
-    def __init__(self, description: str) -> None:
+    Args:
+        files: What is named beside overrides, such as "IMAGE"; it is parsed to `files`. None where nothing is.
+    """
+
+    def __init__(self, description: str, files: Optional[str] = None) -> None:
         super().__init__(
             description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         self.add_argument("--config", metavar="FILE", help="configuration, YAML")
         self.add_argument("--device_target", metavar="CPU|Ascend", help="overrides runtime.device_target")
-        self.add_argument("overrides", nargs="*", metavar="section.key=value", help="override any configuration key")
+        self.takes_files = files is not None
+        metavar, what = "section.key=value", "override any configuration key"
+        if files is not None:
+            metavar, what = f"{files}|{metavar}", f"what to look at; or {what}"
+        self.add_argument("overrides", nargs="*", metavar=metavar, help=what)
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
         """Parse arguments, overrides and options in any order."""
         args = self.parse_intermixed_args(argv)
+        if self.takes_files:
+            args.files = [text for text in args.overrides if not OVERRIDE.match(text)]
+            args.overrides = [text for text in args.overrides if OVERRIDE.match(text)]
         if args.device_target is not None:
             args.overrides.append(f"runtime.device_target={args.device_target}")
         return args

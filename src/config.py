@@ -136,8 +136,8 @@ class RunConfig:
     """The run folder (null makes runs/NAME-DATE-TIME), and its checkpoints.
 
     There is one after each epoch, and within epochs every so many steps; the best ones are kept, and the last two.
-    With `save_every_epochs`, the weights to evaluate are kept too, every so many epochs, as checkpoints/epoch-0010.ckpt:
-    what pictures of a training over time are made of (`src.tools.visualize`).
+    With `save_every_epochs`, the weights to evaluate are kept too, every so many epochs, as epoch-0010.ckpt and so on:
+    `src.tools.visualize` makes pictures of a training over time from them.
     """
 
     dir: Optional[str] = None
