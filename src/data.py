@@ -38,6 +38,7 @@ CIFAR_FILES = {
     ("cifar100", "train"): "train.bin",
     ("cifar100", "test"): "test.bin",
 }
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
 @dataclass(frozen=True)
@@ -404,7 +405,7 @@ def _open_cifar(name: str, root: Path, usages: dict[str, str]) -> Source:
     for split, usage in usages.items():
         images = create_dataset(name, root=str(root), split=usage, shuffle=False).get_dataset_size()
         splits[split] = Split(root, usage, images)
-    return Source(tuple(str(label) for label in range(100 if name == "cifar100" else 10)), splits)
+    return Source(CIFAR10_CLASSES if name == "cifar10" else tuple(map(str, range(100))), splits)
 
 
 def _write_digits(folder: Path) -> Path:

@@ -13,7 +13,7 @@ from src.errors import UserError
 from src.models.schedule import parse
 
 ROOT = Path(__file__).resolve().parents[1]
-SHIPPED = sorted((ROOT / "configs").glob("*.yaml"))
+SHIPPED = sorted(path for path in (ROOT / "configs").glob("*.yaml") if path.stem != "table1")  # which lists rows
 
 
 @pytest.fixture
