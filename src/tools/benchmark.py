@@ -7,7 +7,6 @@ import argparse
 import json
 import logging
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from src import cli, runtime
 from src.config import Config, dump, load
+from src.environment import environment
 from src.errors import FailureError, UserError
 from src.models.schedule import parse
 from src.tools.paper import TABLE1
@@ -75,7 +75,7 @@ def measure(config: Config, specs: Sequence[str], pairs: int, steps: int, peers:
         timings.update(interleave(moves, pairs, steps, base=next(iter(moves))))
     own = {f"{kind} {spec}" for kind in ("train", "infer", "moves") for spec in specs}
     report = {
-        "environment": environment(config, sizes, pairs, steps, [w.versions for w in workers]),
+        "environment": _conditions(config, sizes, pairs, steps, [w.versions for w in workers]),
         "rows": [_row(spec, timings, plans[spec].ideal_gain, sizes) | probes[spec] for spec in specs],
         "peers": [_peer_row(name, timings, sizes) for name in timings if name not in own],
     }
@@ -157,22 +157,14 @@ def sizes_of(config: Config) -> Sizes:
     )  # fmt: skip
 
 
-def environment(config: Config, sizes: Sizes, pairs: int, steps: int, versions: Sequence[dict[str, str]]) -> dict:
+def _conditions(config: Config, sizes: Sizes, pairs: int, steps: int, versions: Sequence[dict[str, str]]) -> dict:
     """Where and how: no figure without it."""
-    import mindspore as ms
-
     facts = {
-        "hardware": f"{_processor()}, {len(os.sched_getaffinity(0))} cores",
-        "device": config.runtime.device_target,
-        "fused_kernels": bool(ms.get_context("enable_graph_kernel")),
-        "precision": config.train.amp_level,
+        **environment(config),
         "model": config.model.name,
         "image_size": f"{sizes.image_size}x{sizes.image_size}",
         "batch_size": sizes.batch_size,
         "rounds": f"{pairs} of {steps}",
-        "python": platform.python_version(),
-        "mindspore": ms.__version__,
-        "date": time.strftime("%Y-%m-%d"),
     }
     for version in versions:
         facts.update(version)
@@ -244,8 +236,8 @@ def _probe_elsewhere(config: Config, spec: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "config.yaml"
         file.write_text(dump(replace(config, model=replace(config.model, tokens=spec))), encoding="utf-8")
-        environment = {**os.environ, "MS_COMPILER_CACHE_PATH": folder}
-        cold, warm = (_run_probe(file, environment) for _ in range(2))
+        variables = {**os.environ, "MS_COMPILER_CACHE_PATH": folder}
+        cold, warm = (_run_probe(file, variables) for _ in range(2))
     return {
         "peak_memory_mb": cold["megabytes"],
         "compile_s": cold["seconds"],
@@ -253,9 +245,9 @@ def _probe_elsewhere(config: Config, spec: str) -> dict[str, float]:
     }
 
 
-def _run_probe(file: Path, environment: dict[str, str]) -> dict[str, float]:
+def _run_probe(file: Path, variables: dict[str, str]) -> dict[str, float]:
     command = [sys.executable, "-m", "src.tools.benchmark", "--probe", str(file)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
     if done.returncode:
         raise FailureError(f"measuring in a process of its own failed: {done.stderr.strip()[-300:]}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -279,15 +271,6 @@ def _time_data(config: Config) -> float:
     for batch, _ in batches(loader, output_numpy=True):
         images += len(batch)
     return images / (time.perf_counter() - started)
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _with_dense_first(specs: Sequence[str]) -> list[str]:
