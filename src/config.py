@@ -98,7 +98,11 @@ class DataConfig:
 
 @dataclass(frozen=True, config=_CLOSED)
 class TrainConfig:
-    """Length, phases, precision and regularisation of the training."""
+    """Length, phases, precision and regularisation of the training, and what it leaves to look at.
+
+    With `tensorboard`, metrics and pictures of tokens are events in RUN/tensorboard; with `report`, the end of the
+    training writes RUN/report.html.
+    """
 
     epochs: Count = 300
     warmup_dense_epochs: Annotated[Whole, Field(ge=0, le=10**9)] = 0
@@ -112,6 +116,8 @@ class TrainConfig:
     loss_scale_type: Literal["fixed", "dynamic"] = "fixed"
     on_nan: Literal["stop", "skip"] = "stop"
     max_skips: Count = 10
+    tensorboard: Annotated[bool, Strict()] = False
+    report: Annotated[bool, Strict()] = False
 
 
 @dataclass(frozen=True, config=_CLOSED)

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional
 
@@ -244,6 +244,21 @@ def _val_loader(source: Source, config: Config, order: np.ndarray) -> ds.Dataset
         transform=_val_transforms(config.data, config.model.image_size),
         num_parallel_workers=_workers(config.data),
     )
+
+
+def val_sample(source: Source, config: Config, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Validation images that lie evenly in their order: float32 [n, 3, H, W], normalised, and labels int32 [n].
+
+    Raises:
+        FailureError: An image cannot be read.
+    """
+    split = source.splits["val"]
+    number = min(number, split.images)
+    chosen = ((np.arange(number) + 0.5) * split.images / number).astype(int)
+    places = tuple((chosen if split.places is None else np.asarray(split.places)[chosen]).tolist())
+    few = replace(source, splits={"val": replace(split, places=places, images=number)})
+    images, labels = zip(*batches(val_loader(few, config), output_numpy=True))
+    return np.concatenate(images), np.concatenate(labels)
 
 
 def _images(source: Source, name: str, config: DataConfig, order: np.ndarray) -> ds.Dataset:

@@ -5,6 +5,9 @@ classes.txt      the names of the classes, in the order of the outputs
 bad_images.txt   images that were left out, and why, if there are any
 metrics.csv      a row an epoch
 train.log        what was printed
+environment.json hardware and versions of each start of the training
+report.html      the run as a page (`train.report`, or `python -m src.tools.report`)
+tensorboard/     events for TensorBoard (`train.tensorboard`)
 checkpoints/     last.ckpt (all that a resume needs), previous.ckpt (the one before), best.ckpt (the weights to use),
                  epoch-0010.ckpt and so on (the weights of epochs, if `run.save_every_epochs` asks for them)
 lock             held by the process that trains in the folder
@@ -13,6 +16,7 @@ lock             held by the process that trains in the folder
 import csv
 import fcntl
 import io
+import json
 import os
 import re
 import socket
@@ -41,6 +45,9 @@ class RunFolder:
         self.bad_images = self.path / "bad_images.txt"
         self.metrics = self.path / "metrics.csv"
         self.log = self.path / "train.log"
+        self.environment = self.path / "environment.json"
+        self.report = self.path / "report.html"
+        self.tensorboard = self.path / "tensorboard"
         self.last = self.path / "checkpoints" / "last.ckpt"
         self.previous = self.path / "checkpoints" / "previous.ckpt"
         self.best = self.path / "checkpoints" / "best.ckpt"
@@ -138,6 +145,19 @@ class RunFolder:
             return []
         with self.metrics.open(newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))
+
+    def note_environment(self, facts: dict[str, object]) -> None:
+        """Add where the training is started, or gone on with, from which epoch on."""
+        begins = {"from_epoch": 1 + max([int(row["epoch"]) for row in self.read_rows()], default=0), **facts}
+        write_atomically(self.environment, json.dumps([*self.read_environments(), begins], indent=1) + "\n")
+
+    def read_environments(self) -> list[dict[str, object]]:
+        """What `note_environment` has noted, first to last; empty for a run that has no such file, or a spoilt one."""
+        try:
+            noted = json.loads(self.environment.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return []
+        return [facts for facts in noted if isinstance(facts, dict)] if isinstance(noted, list) else []
 
     def write_row(self, row: dict[str, object]) -> None:
         """Write an epoch's row; rows of this and later epochs, of an interrupted run, give way to it."""

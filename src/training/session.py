@@ -11,6 +11,7 @@ from src import cli, runtime
 from src.config import Config, dump, load, with_classes
 from src.data import Source, check_sizes, check_transforms, open_source, val_loader
 from src.distributed import Group
+from src.environment import environment
 from src.errors import UserError
 from src.files import write_atomically
 from src.models import from_config
@@ -20,7 +21,9 @@ from src.training.loop import Trainer
 from src.training.run_folder import RUNS, RunFolder
 from src.weights import count_classes, load_checkpoint
 
-RESUME_MAY_CHANGE = ("train.epochs=", "data.root=", "data.workers=", "runtime.")
+RESUME_MAY_CHANGE = (
+    "train.epochs=", "train.report=", "train.tensorboard=", "data.root=", "data.workers=", "runtime.",
+)  # fmt: skip
 
 log = logging.getLogger("skipvit")
 
@@ -48,7 +51,8 @@ def go_on(folder: str, overrides: Sequence[str], distribute: bool) -> None:
     for override in overrides:
         if not override.startswith(RESUME_MAY_CHANGE):
             raise UserError(
-                f"override {override!r}: a resumed run may only change train.epochs, data.root, data.workers, runtime.*"
+                f"override {override!r}: a resumed run may only change train.epochs, train.report, train.tensorboard,"
+                " data.root, data.workers, runtime.*"
             )
     run = RunFolder.open(folder)
     config = load(run.config, overrides)
@@ -130,4 +134,6 @@ def _train(
     with run.lock() if group.leads else nullcontext():
         if bad_images and group.leads:
             write_atomically(run.bad_images, "".join(f"{line}\n" for line in bad_images))
+        if group.leads:
+            run.note_environment({**environment(config), "processes": group.size})
         Trainer(config, source, lambda: from_config(config.model, config.train.amp_level), run, group).train(resume)
