@@ -20,6 +20,7 @@ from src.distributed import ALONE, Group
 from src.errors import FailureError, Interrupted
 from src.progress import Progress
 from src.stop import STOP
+from src.training.board import open_board
 from src.training.checkpoint import Reached, restore_state, save_best, save_network, save_state
 from src.training.evaluate import Accuracy, evaluate
 from src.training.optimizer import learning_rates
@@ -86,6 +87,7 @@ class Trainer:
         self._announce()
         done = self.reached.epoch * self.steps + len(self.reached.losses)
         total = self.steps * self.config.train.epochs
+        self.board = open_board(self.config, self.source, self.run, self.group, self.reached.epoch, done)
         graphs = 0
         with (
             STOP.heed(),
@@ -142,6 +144,7 @@ class Trainer:
             if noted or saves or stops:
                 self._account(number, pending)
                 pending = []
+                self.board.note_step((number - 1) * self.steps + index, self.reached.losses[-1])
                 note = f"epoch {number} loss {self.reached.losses[-1]:.4f} lr {self._rate(number, index):.2e}"
             self.progress.advance(self.images, note)
             if stops:
@@ -206,7 +209,9 @@ class Trainer:
             every = self.config.run.save_every_epochs
             if every is not None and number % every == 0:
                 save_network(self.run.epoch(number), self.config, evaluated)
-            self.run.write_row(_row(number, phase, epoch, top1, top5))
+            row = _row(number, phase, epoch, top1, top5)
+            self.run.write_row(row)
+            self.board.note_epoch(phase, row, evaluated)
             self._save()  # last: a run that is killed before does the epoch again, to the same result
         _report(self.config, phase, number, epoch, top1, self.progress)
         if self.config.train.loss_scale_type == "dynamic" and float(self.state.scaler.scale_value.asnumpy()) <= 1:
