@@ -20,13 +20,15 @@ class Parser(argparse.ArgumentParser):
 
     Args:
         files: What is named beside overrides, such as "IMAGE"; it is parsed to `files`. None where nothing is.
+        config: Whether there is --config.
     """
 
-    def __init__(self, description: str, files: Optional[str] = None) -> None:
+    def __init__(self, description: str, files: Optional[str] = None, config: bool = True) -> None:
         super().__init__(
             description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
         )
-        self.add_argument("--config", metavar="FILE", help="configuration, YAML")
+        if config:
+            self.add_argument("--config", metavar="FILE", help="configuration, YAML")
         self.add_argument("--device_target", metavar="CPU|Ascend", help="overrides runtime.device_target")
         self.takes_files = files is not None
         metavar, what = "section.key=value", "override any configuration key"

@@ -25,6 +25,7 @@ from tests.conftest import ROOT
 SMALL = [
     "train.epochs=4", "train.warmup_dense_epochs=2", "train.ema_decay=0.99", "run.save_every_steps=5",
     "data.batch_size=128", "data.mixup=0.8", "data.cutmix=1.0", "model.depth=4", "model.tokens=2(50%)+4",
+    "train.report=false",
 ]  # fmt: skip
 COLUMNS = 7  # of metrics.csv, that do not depend on time
 

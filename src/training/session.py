@@ -12,7 +12,7 @@ from src.config import Config, dump, load, with_classes
 from src.data import Source, check_sizes, check_transforms, open_source, val_loader
 from src.distributed import Group
 from src.environment import environment
-from src.errors import UserError
+from src.errors import UserError, first_line
 from src.files import write_atomically
 from src.models import from_config
 from src.scan import check_images
@@ -137,3 +137,16 @@ def _train(
         if group.leads:
             run.note_environment({**environment(config), "processes": group.size})
         Trainer(config, source, lambda: from_config(config.model, config.train.amp_level), run, group).train(resume)
+        if config.train.report and group.leads:
+            _report(run)
+
+
+def _report(run: RunFolder) -> None:
+    """Write the run's report; whatever becomes of it, the training is done."""
+    try:
+        from src.report import write_report  # jinja2 and matplotlib, for those who want it
+
+        write_report([str(run.path)], run.report)
+        log.info("report: %s", run.report)
+    except Exception as error:
+        log.warning("there is no report: %s: %s", type(error).__name__, first_line(error))

@@ -1,0 +1,236 @@
+"""A report's tables, and the page that brings all together."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from src.config import Config
+from src.errors import UserError
+from src.files import write_atomically
+from src.report import curves, tokens
+from src.report.runs import Row, Run, read_runs
+from src.training.run_folder import COLUMNS
+
+NONE = "–"
+NAMES = {"mindspore": "MindSpore", "mindcv": "MindCV", "numpy": "NumPy"}  # others are words
+OF_EVERY_START = ("date", "from_epoch")  # facts of an environment that change with every start
+OF_NO_EFFECT = ("run.dir", "train.tensorboard", "train.report")  # keys that two runs of one result may differ in
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A value, and in small print what it is of, or how it differs from the first run's."""
+
+    text: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A name a line, and for each run a cell.
+
+    Attributes:
+        title: What it is called where it is not shown under a heading.
+    """
+
+    title: str
+    columns: Sequence[str]
+    lines: Sequence[tuple[str, Sequence[Cell]]]
+
+
+def write_report(paths: Sequence[str], output: Path, overrides: Sequence[str] = ()) -> None:
+    """Write the report of runs as one file.
+
+    Args:
+        paths: Run folders; the first one is what the others are compared with.
+        output: The file.
+        overrides: Of `data.*` and `runtime.*`, for the pictures: where data has moved, or the device is another.
+
+    Raises:
+        UserError: A folder holds no run, what it holds cannot be read, or the file cannot be written.
+    """
+    if not output.parent.is_dir():
+        raise UserError(f"--output {output}: {output.parent} is no folder; make it, or name another file")
+    text = page(read_runs(paths, overrides))
+    try:
+        write_atomically(output, text)
+    except OSError as error:
+        raise UserError(f"--output {output} cannot be written: {error.strerror}; name another file") from error
+
+
+def page(runs: Sequence[Run]) -> str:
+    """The report of runs as HTML; all that was not written here is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.globals.update(svg=Markup, dashes=curves.dashes, colours=curves.COLOURS)
+    return environment.get_template("page.html").render(
+        title=runs[0].name if len(runs) == 1 else f"{len(runs)} runs compared",
+        date=time.strftime("%Y-%m-%d"),
+        runs=runs,
+        lead=[_lead(run) for run in runs],
+        phases=[_phases(run) for run in runs],
+        figures=_figures(runs[0]) if len(runs) == 1 else [],
+        results=results(runs),
+        curves=[curves.draw(metric, runs) for metric in curves.METRICS] if any(run.rows for run in runs) else [],
+        pictures=[tokens.draw(run) for run in runs],
+        differences=differences(runs),
+        configurations=[(run.name, dataclasses.asdict(run.config)) for run in runs],
+        environments=environments(runs),
+        elsewhere=_elsewhere(runs),
+        columns=COLUMNS,
+        value=_value,
+    )
+
+
+def results(runs: Sequence[Run]) -> Table:
+    """What each run came to, and how that differs from the first one."""
+    first = runs[0]
+    lines = {
+        "Schedule": [Cell(run.config.model.tokens) for run in runs],
+        "GMACs an image": [_macs(run, first) for run in runs],
+        "Ideal gain over dense": [Cell(f"{100 * run.network.plan.ideal_gain:+.1f}%") for run in runs],
+        "Parameters": [Cell(f"{run.parameters:,}") for run in runs],
+        "Training throughput": [_throughput(run, first) for run in runs],
+        "Epochs done": [_epochs(run) for run in runs],
+        "Best top-1": [_percent(run.best, first.best, "top1", of_epoch=True) for run in runs],
+        "Final top-1": [_percent(run.final, first.final, "top1") for run in runs],
+        "Final top-5": [_percent(run.final, first.final, "top5") for run in runs],
+        "Final training loss": [_loss(run, first) for run in runs],
+    }
+    return Table("Results", [run.name for run in runs], list(lines.items()))
+
+
+def differences(runs: Sequence[Run]) -> Table:
+    """The keys of the configuration that are not the same in all runs."""
+    flat = [_flat(run.config) for run in runs]
+    lines = [
+        (key, [Cell(_value(each[key])) for each in flat])
+        for key in flat[0]
+        if key not in OF_NO_EFFECT and any(each[key] != flat[0][key] for each in flat)
+    ]
+    return Table("Differences", [run.name for run in runs], lines)
+
+
+def _elsewhere(runs: Sequence[Run]) -> bool:
+    """Whether it is noted that runs were, at last, trained in different environments."""
+    noted = [run.folder.read_environments()[-1:] for run in runs]
+    compared = [
+        {key: value for key, value in facts.items() if key not in OF_EVERY_START} for (facts,) in filter(None, noted)
+    ]
+    return any(facts != compared[0] for facts in compared)
+
+
+def environments(runs: Sequence[Run]) -> Table:
+    """Where the runs were trained: a column a run, and another one for each resume that was elsewhere."""
+    columns: dict[str, dict[str, object]] = {}
+    for run in runs:
+        before: dict[str, object] = {}
+        for facts in run.folder.read_environments():
+            compared = {key: value for key, value in facts.items() if key not in OF_EVERY_START}
+            if compared != before:
+                start = f", from epoch {facts.get('from_epoch')}" if before else ""
+                columns[f"{run.name}{start}"] = facts
+            before = compared
+    names = dict.fromkeys(key for facts in columns.values() for key in facts if key != "from_epoch")
+    lines = [
+        (
+            NAMES.get(name) or name.replace("_", " ").capitalize(),
+            [Cell(_value(facts.get(name))) for facts in columns.values()],
+        )
+        for name in names
+    ]
+    return Table("Environment", list(columns), lines)
+
+
+def _macs(run: Run, first: Run) -> Cell:
+    macs, base = run.network.plan.macs, first.network.plan.macs
+    detail = "" if run is first else f"ideal gain over the first {_signed(100 * (base / macs - 1), '+.1f')}%"
+    return Cell(f"{macs / 1e9:.3f}" if macs >= 1e8 else f"{macs / 1e9:.3g}", detail)
+
+
+def _throughput(run: Run, first: Run) -> Cell:
+    if run.img_s is None:
+        return Cell(NONE)
+    phase = run.phases[-1]
+    detail = f"median of epochs {phase.first} to {phase.last}, {phase.tokens}"
+    if run is not first and first.img_s:
+        detail = f"{_signed(100 * (run.img_s / first.img_s - 1), '+.1f')}%; {detail}"
+    return Cell(f"{_speed(run.img_s)} img/s", detail)
+
+
+def _epochs(run: Run) -> Cell:
+    planned = run.config.train.epochs
+    return Cell(f"{run.done} of {planned}", "not finished" if run.done < planned else "")
+
+
+def _percent(row: Optional[Row], first: Optional[Row], metric: str, of_epoch: bool = False) -> Cell:
+    value = getattr(row, metric) if row else None
+    if value is None:
+        return Cell(NONE, "not evaluated yet")
+    base = getattr(first, metric) if first else None
+    details = [] if row is first or base is None else [f"{_signed(value - base, '+.2f')} points"]
+    return Cell(f"{value:.2f}%", "; ".join(details + ([f"epoch {row.epoch}"] if of_epoch else [])))
+
+
+def _loss(run: Run, first: Run) -> Cell:
+    loss, base = (each.rows[-1].loss if each.rows else None for each in (run, first))
+    if loss is None:
+        return Cell(NONE)
+    return Cell(f"{loss:.4f}", _signed(loss - base, "+.4f") if run is not first and base is not None else "")
+
+
+def _figures(run: Run) -> list[tuple[str, str]]:
+    """The figures that a reader looks for first, and what they are."""
+    best, planned = run.best, run.config.train.epochs
+    return [
+        (f"{best.top1:.2f}%" if best else NONE, f"best top-1, epoch {best.epoch}" if best else "best top-1"),
+        (_speed(run.img_s) if run.img_s else NONE, "images per second in training"),
+        (f"{100 * run.network.plan.ideal_gain:+.1f}%", "ideal gain over dense"),
+        (f"{run.done}/{planned}", "epochs" if run.done == planned else "epochs, not finished"),
+    ]
+
+
+def _lead(run: Run) -> str:
+    """A run in a sentence."""
+    model, data = run.config.model, run.config.data
+    return (
+        f"{model.name} under {model.tokens} on {data.root}, {len(run.classes)} classes:"
+        f" {run.done} of {run.config.train.epochs} epochs done"
+    )
+
+
+def _phases(run: Run) -> str:
+    spans = [f"{phase.tokens} in epochs {phase.first} to {phase.last}" for phase in run.phases]
+    return ", ".join(spans) or "no epoch done yet"
+
+
+def _flat(config: Config) -> dict[str, object]:
+    tree = dataclasses.asdict(config)
+    return {f"{section}.{key}": value for section, keys in tree.items() for key, value in keys.items()}
+
+
+def _speed(img_s: float) -> str:
+    return f"{img_s:.0f}" if img_s >= 100 else f"{img_s:.3g}"
+
+
+def _signed(number: float, form: str) -> str:
+    return format(number, form).replace("-", "−")
+
+
+def _value(value: object) -> str:
+    """A value as YAML would have it, for readers."""
+    if value is None:
+        return NONE
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_value(part) for part in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,133 @@
+"""What a report says of a run, read from its folder."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Optional
+
+from src.config import Config, load, with_classes
+from src.errors import UserError
+from src.models import SkipViT, from_config
+from src.training.phases import Phase
+from src.training.run_folder import COLUMNS, RunFolder
+
+
+@dataclass(frozen=True)
+class Row:
+    """An epoch of metrics.csv; None where a cell is empty or not finite.
+
+    Attributes:
+        cells: The row as it is written there.
+    """
+
+    epoch: int
+    phase: int
+    tokens: str
+    loss: Optional[float]
+    lr: Optional[float]
+    top1: Optional[float]
+    top5: Optional[float]
+    img_s: Optional[float]
+    cells: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as far as it has come.
+
+    Attributes:
+        name: What sets it apart from the others of the report.
+        config: As it was trained.
+        here: The same, for its data and the device to draw with.
+        network: Of `config`, with weights that are of no use.
+    """
+
+    name: str
+    folder: RunFolder
+    config: Config
+    here: Config
+    classes: tuple[str, ...]
+    rows: tuple[Row, ...]
+    network: SkipViT
+
+    @property
+    def parameters(self) -> int:
+        return sum(parameter.size for parameter in self.network.get_parameters())
+
+    @property
+    def done(self) -> int:
+        """Epochs."""
+        return self.rows[-1].epoch if self.rows else 0
+
+    @property
+    def best(self) -> Optional[Row]:
+        """The epoch of the best top-1, in the last phase that was evaluated: best.ckpt is of it."""
+        evaluated = [row for row in self.rows if row.top1 is not None]
+        return max(evaluated, key=lambda row: (row.phase, row.top1, -row.epoch), default=None)
+
+    @property
+    def final(self) -> Optional[Row]:
+        """The last epoch that was evaluated."""
+        return next((row for row in reversed(self.rows) if row.top1 is not None), None)
+
+    @property
+    def phases(self) -> list[Phase]:
+        """Those that have begun, up to the last epoch done."""
+        spans = [(phase, list(rows)) for phase, rows in groupby(self.rows, key=lambda row: row.phase)]
+        return [Phase(phase, rows[0].tokens, rows[0].epoch, rows[-1].epoch) for phase, rows in spans]
+
+    @property
+    def img_s(self) -> Optional[float]:
+        """Images per second in training: the median of the epochs of the last phase."""
+        speeds = [row.img_s for row in self.rows if row.phase == self.rows[-1].phase and row.img_s is not None]
+        return statistics.median(speeds) if speeds else None
+
+
+def read_runs(paths: Sequence[str], overrides: Sequence[str] = ()) -> list[Run]:
+    """Runs of different folders.
+
+    Args:
+        overrides: Of `data.*` and `runtime.*`, where data has moved or the device is another.
+
+    Raises:
+        UserError: A folder holds no run, or what it holds cannot be read.
+    """
+    folders = {Path(path).resolve(): RunFolder.open(path) for path in paths}
+    return [_read(folder, name, overrides) for folder, name in zip(folders.values(), _names(list(folders)))]
+
+
+def _read(folder: RunFolder, name: str, overrides: Sequence[str]) -> Run:
+    config = load(folder.config)
+    here = load(folder.config, overrides)
+    classes = folder.classes.read_text(encoding="utf-8").splitlines() if folder.classes.is_file() else []
+    config, here = (with_classes(c, len(classes) or 1000) for c in (config, here))
+    rows = [_row(folder, number, cells) for number, cells in enumerate(folder.read_rows(), 2)]
+    return Run(name, folder, config, here, tuple(classes), tuple(rows), from_config(config.model))
+
+
+def _row(folder: RunFolder, line: int, cells: dict[str, str]) -> Row:
+    try:
+        numbers = [_number(cells[column]) for column in ("loss", "lr", "top1", "top5", "img_s")]
+        texts = tuple(cells[column] for column in COLUMNS)
+        return Row(int(cells["epoch"]), int(cells["phase"]), cells["tokens"], *numbers, texts)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{folder.metrics}, line {line}: is not a row of metrics ({', '.join(COLUMNS)}); mend or remove it"
+        ) from error
+
+
+def _number(text: str) -> Optional[float]:
+    value = float(text) if text else math.nan
+    return value if math.isfinite(value) else None
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """The shortest ends of the paths, of equally many parts, that differ."""
+    for parts in range(1, max(len(path.parts) for path in paths) + 1):
+        names = ["/".join(path.parts[-parts:]) for path in paths]
+        if len(set(names)) == len(names):
+            break
+    return names
