@@ -65,7 +65,7 @@ def draw(metric: Metric, runs: Sequence[Run]) -> Curve:
         axes = figure.add_subplot()
         _lines(axes, series)
         _phases(axes, runs)
-        _frame(axes, metric)
+        _frame(axes, metric, max(run.done for run in runs))
         file = io.StringIO()
         plain = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(file, format="svg", transparent=True, metadata=plain)
@@ -101,13 +101,15 @@ def _phases(axes: Axes, runs: Sequence[Run]) -> None:
             axes.text(middle, 1.02, phase.tokens, transform=axes.get_xaxis_transform(), ha="center", color=MUTED)
 
 
-def _frame(axes: Axes, metric: Metric) -> None:
+def _frame(axes: Axes, metric: Metric, epochs: int) -> None:
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(MUTED)
     axes.grid(axis="y", color=LINE, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(length=0, labelcolor=INK, pad=5)
+    margin = max(0.025 * epochs, 0.3)
+    axes.set_xlim(1 - margin, epochs + margin)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))

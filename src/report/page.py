@@ -55,9 +55,11 @@ def write_report(paths: Sequence[str], output: Path, overrides: Sequence[str] = 
     Raises:
         UserError: A folder holds no run, what it holds cannot be read, or the file cannot be written.
     """
-    if not output.parent.is_dir():
-        raise UserError(f"--output {output}: {output.parent} is no folder; make it, or name another file")
-    text = page(read_runs(paths, overrides))
+    runs = read_runs(paths, overrides)
+    if output.is_dir() or not output.parent.is_dir():
+        what = f"{output.parent} is no folder; make it, or" if not output.is_dir() else "is a folder;"
+        raise UserError(f"--output {output}: {what} name another file")
+    text = page(runs)
     try:
         write_atomically(output, text)
     except OSError as error:
