@@ -88,13 +88,14 @@ def _lines(axes: Axes, series: Sequence[Sequence[tuple[int, float]]]) -> None:
 
 
 def _phases(axes: Axes, runs: Sequence[Run]) -> None:
-    """Where schedules change: named above, if it is the same in all runs; else a line in the run's colour."""
+    """Where schedules change: named above, if it is the same in all runs; a line alone is in its run's colour."""
     begun = [run for run in runs if run.rows]
     alike = len({tuple((phase.tokens, phase.first) for phase in run.phases) for run in begun}) == 1
-    for number, run in enumerate(runs):
-        for phase in run.phases[1:]:
-            colour = MUTED if alike else f"#0a0a{number % COLOURS:02x}"
-            axes.axvline(phase.first - 0.5, color=colour, linewidth=1, linestyle=(0, (2, 2)))
+    switches = [(phase.first, number) for number, run in enumerate(runs) for phase in run.phases[1:]]
+    for epoch in {epoch for epoch, _ in switches}:
+        of = [number for other, number in switches if other == epoch]
+        colour = f"#0a0a{of[0] % COLOURS:02x}" if len(of) == 1 and not alike else MUTED
+        axes.axvline(epoch - 0.5, color=colour, linewidth=1, linestyle=(0, (2, 2)))
     if alike:
         for phase in max(begun, key=lambda run: run.done).phases:
             middle = (phase.first + phase.last) / 2

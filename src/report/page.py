@@ -1,6 +1,7 @@
 """A report's tables, and the page that brings all together."""
 
 import dataclasses
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,12 +73,13 @@ def page(runs: Sequence[Run]) -> str:
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
+    environment.filters["breakable"] = _breakable
     environment.globals.update(svg=Markup, dashes=curves.dashes, colours=curves.COLOURS)
     return environment.get_template("page.html").render(
         title=runs[0].name if len(runs) == 1 else f"{len(runs)} runs compared",
         date=time.strftime("%Y-%m-%d"),
         runs=runs,
-        lead=[_lead(run) for run in runs],
+        lead=_lead(runs),
         phases=[_phases(run) for run in runs],
         figures=_figures(runs[0]) if len(runs) == 1 else [],
         results=results(runs),
@@ -200,13 +202,10 @@ def _figures(run: Run) -> list[tuple[str, str]]:
     ]
 
 
-def _lead(run: Run) -> str:
-    """A run in a sentence."""
-    model, data = run.config.model, run.config.data
-    return (
-        f"{model.name} under {model.tokens} on {data.root}, {len(run.classes)} classes:"
-        f" {run.done} of {run.config.train.epochs} epochs done"
-    )
+def _lead(runs: Sequence[Run]) -> str:
+    """What was trained on what, in a sentence; of several runs, only where that is the same."""
+    said = {f"{run.config.model.name} on {run.config.data.root}, {len(run.classes)} classes" for run in runs}
+    return f"{said.pop()}." if len(said) == 1 else ""
 
 
 def _phases(run: Run) -> str:
@@ -225,6 +224,11 @@ def _speed(img_s: float) -> str:
 
 def _signed(number: float, form: str) -> str:
     return format(number, form).replace("-", "−")
+
+
+def _breakable(text: str) -> Markup:
+    """Where a line may break in names, paths and specs that are too long for one."""
+    return Markup("<wbr>").join(re.split(r"(?<=[,_/])|(?<=[a-z]\.)", text))
 
 
 def _value(value: object) -> str:
