@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
@@ -247,18 +247,18 @@ def _val_loader(source: Source, config: Config, order: np.ndarray) -> ds.Dataset
 
 
 def val_sample(source: Source, config: Config, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Validation images that lie evenly in their order: float32 [n, 3, H, W], normalised, and labels int32 [n].
+    """So many validation images, evenly chosen: float32 [n, 3, H, W], normalised, and labels int32 [n].
 
     Raises:
         FailureError: An image cannot be read.
     """
-    split = source.splits["val"]
-    number = min(number, split.images)
-    chosen = ((np.arange(number) + 0.5) * split.images / number).astype(int)
-    places = tuple((chosen if split.places is None else np.asarray(split.places)[chosen]).tolist())
-    few = replace(source, splits={"val": replace(split, places=places, images=number)})
-    images, labels = zip(*batches(val_loader(few, config), output_numpy=True))
-    return np.concatenate(images), np.concatenate(labels)
+    return val_images(source, config, evenly(source.splits["val"].images, number))
+
+
+def evenly(count: int, limit: int) -> list[int]:
+    """Numbers below `count`, at most `limit` of them, in the middles of equal parts."""
+    parts = min(count, limit)
+    return [(2 * part + 1) * count // (2 * parts) for part in range(parts)]
 
 
 def _images(source: Source, name: str, config: DataConfig, order: np.ndarray) -> ds.Dataset:

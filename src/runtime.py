@@ -6,8 +6,6 @@ import logging
 import os
 import random
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
@@ -113,26 +111,19 @@ def cache_folder() -> Path:
 
 
 def compile_ahead(cell: "nn.Cell", *inputs: "Tensor") -> None:
-    """Compile a cell's graph for inputs like these, before it is called with any."""
-    with compiling():
-        cell.compile(*inputs)
-
-
-@contextmanager
-def compiling() -> Iterator[None]:
-    """A context to compile graphs in, with another working directory: no relative path means the same in it.
+    """Compile a cell's graph for inputs like these, before it is called with any.
 
     AKG writes a log of its own to the working directory while it compiles: let that be the kernels' cache.
     """
     import mindspore as ms
 
     if not ms.get_context("enable_graph_kernel"):
-        yield
+        cell.compile(*inputs)
         return
     here = Path.cwd()
     os.chdir(os.environ["MS_COMPILER_CACHE_PATH"])
     try:
-        yield
+        cell.compile(*inputs)
     finally:
         os.chdir(here)
 

@@ -78,10 +78,10 @@ def test_a_board_changes_nothing_and_a_resume_doubles_nothing(tmp_path, config, 
 
     save, note = loop.save_state, board.TensorBoard.note_step
 
-    def kill_at_second_epoch(folder, state, reached):
+    def kill_at_second_epoch(folder, config, state, reached):
         if reached.epoch == 2:
             raise KilledError
-        save(folder, state, reached)
+        save(folder, config, state, reached)
 
     def kill_in_third_epoch(self, step, loss):
         note(self, step, loss)

@@ -60,7 +60,7 @@ def make_run(images, tmp_path_factory):
         for row in ROWS[:epochs]:
             run.write_row(dict(zip(COLUMNS, row)))
         if best:
-            save_network(run.best, from_config(config.model))
+            save_network(run.best, config, from_config(config.model))
         return run
 
     return make
@@ -211,7 +211,7 @@ def test_a_report_that_fails_costs_no_training(make_run, caplog):
         (["RUN", "--output", "."], "--output .: is a folder; name another file"),
         (["RUN", "model.tokens=none"], "a report may only be given other data.*"),
         (["data.root=x"], "name the folder of a run"),
-        ([], "the following arguments are required: RUN"),
+        ([], "name the folder of a run"),
     ],
 )
 def test_a_mistake_is_one_line(one, tmp_path, monkeypatch, arguments, message):

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 
+import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor
@@ -337,8 +338,8 @@ def test_a_folder_is_searched_in_order_and_evenly(tmp_path):
         (tmp_path / name).touch()
     found = visualize._files([str(tmp_path)])
     assert [str(path.relative_to(tmp_path)) for path in found] == ["a/3.png", "b/1.JPG", "b/2.png"]
-    assert visualize._evenly(9, 3) == [1, 4, 7]
-    assert visualize._evenly(2, 8) == [0, 1]
+    assert data.evenly(9, 3) == [1, 4, 7]
+    assert data.evenly(2, 8) == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -371,10 +372,12 @@ def test_a_mistake_is_named(trained, tmp_path, monkeypatch, capsys, arguments, m
         (tmp_path / name).mkdir(parents=True)
     for name in ("text.png", "text.ckpt"):
         (tmp_path / name).write_text("text")
-    (tmp_path / "other" / "checkpoints" / "best.ckpt").symlink_to(trained / BEST)
     config = (trained / "runs/tiny/config.yaml").read_text()
     (tmp_path / "bare" / "config.yaml").write_text(config)
-    (tmp_path / "other" / "config.yaml").write_text(config.replace("mean:\n  - 0.5", "mean:\n  - 0.25"))
+    arrays = read(trained / BEST)
+    arrays[CONFIG] = np.frombuffer(config.replace("mean:\n  - 0.5", "mean:\n  - 0.25").encode(), np.uint8)
+    entries = [{"name": name, "data": Tensor(array)} for name, array in arrays.items()]
+    ms.save_checkpoint(entries, str(tmp_path / "other/checkpoints/best.ckpt"), crc_check=True)
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(UserError) as error:
         visualize.main(arguments)

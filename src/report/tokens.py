@@ -44,8 +44,7 @@ def draw(run: Run) -> TokenPicture:
         load_checkpoint(run.network, run.folder.best)
         data = run.here.data
         title = f"{run.name}, {run.config.model.tokens}"
-        with runtime.compiling():
-            sheet = token_sheet(run.network, images, data.mean, data.std, title, source.classes, labels.tolist())
+        sheet = token_sheet(run.network, images, data.mean, data.std, title, source.classes, labels.tolist())
     except Exception as error:  # whatever has become of data and checkpoint since, the rest of the report is of use
         return TokenPicture(run.name, f"The picture cannot be drawn: {' '.join(first_line(error).split())}.")
     names = ", ".join(source.classes[label] for label in labels)

@@ -23,7 +23,7 @@ from PIL import Image
 
 from src import cli, runtime
 from src.config import Config, load, with_classes
-from src.data import EXTENSIONS, files_of, open_source, read_images, val_images
+from src.data import EXTENSIONS, evenly, files_of, open_source, read_images, val_images
 from src.errors import UserError, first_line
 from src.models import Tracer, from_config
 from src.models.schedule import parse
@@ -179,7 +179,7 @@ def _images(named: Sequence[str], subject: Subject, limit: int) -> Shown:
 
 def _of_files(files: Sequence[Path], subject: Subject, limit: int) -> tuple[Shown, int]:
     """Evenly chosen files, and out of how many. An image's class is its folder, if that is one."""
-    chosen = [files[place] for place in _evenly(len(files), limit)]
+    chosen = [files[place] for place in evenly(len(files), limit)]
     for file in chosen:
         problem = problem_of(file)
         if problem:
@@ -198,7 +198,7 @@ def _of_validation(subject: Subject, limit: int) -> tuple[Shown, int]:
     if run is not None:
         run.check_classes(source.classes)
     split = source.splits["val"]
-    places = _evenly(split.images, limit)
+    places = evenly(split.images, limit)
     inputs, labels = val_images(source, subject.config, places)
     files = files_of(split, source.classes)
     titles = [files[place].name if files else f"number {place}" for place in places]
@@ -233,12 +233,6 @@ def _files(named: Sequence[str]) -> list[Path]:
 
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in EXTENSIONS and not any(part.startswith(".") for part in path.parts)
-
-
-def _evenly(count: int, limit: int) -> list[int]:
-    """Numbers below `count`, at most `limit` of them, in the middles of equal parts."""
-    parts = min(count, limit)
-    return [(2 * part + 1) * count // (2 * parts) for part in range(parts)]
 
 
 def _output(named: Optional[str], subject: Subject, name: str) -> Path:

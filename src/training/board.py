@@ -5,15 +5,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Optional
 
 from mindspore import nn
 
-from src import runtime
 from src.config import Config
 from src.data import Source, val_sample
 from src.distributed import Group
 from src.errors import first_line
+from src.models import Tracer
 from src.training.phases import Phase
 from src.training.run_folder import RunFolder
 
@@ -56,6 +56,7 @@ class TensorBoard(Board):
         self.steps = _Events(run.tensorboard / "steps", step + 1)
         for row in rows:
             self._note_metrics(row)
+        self.tracer: Optional[Tracer] = None
         self.images, self.labels = val_sample(source, config, IMAGES)
 
     def note_step(self, step: int, loss: float) -> None:
@@ -84,12 +85,10 @@ class TensorBoard(Board):
 
         from src.pictures import token_sheet
 
-        network.set_train(False)
-        title = f"epoch {epoch}, {tokens}"
-        with runtime.compiling():
-            sheet = token_sheet(
-                network, self.images, self.data.mean, self.data.std, title, self.classes, self.labels.tolist()
-            )
+        if self.tracer is None or self.tracer.network is not network:
+            self.tracer = Tracer(network)  # of a new phase
+        title, data = f"epoch {epoch}, {tokens}", self.data
+        sheet = token_sheet(self.tracer, self.images, data.mean, data.std, title, self.classes, self.labels.tolist())
         self.epochs.write(epoch, summary.image("tokens", np.asarray(sheet.convert("RGB")), dataformats="HWC"))
 
 
