@@ -55,7 +55,7 @@ def test_every_command_is_understood(command):
     if script == "-m":
         script = arguments.pop(0).replace(".", "/") + ".py"
     assert (ROOT / script).is_file()
-    options = set(re.findall(r'"(--\w+)"', (ROOT / script).read_text() + (ROOT / "src/cli.py").read_text()))
+    options = set(re.findall(r'"(--[\w-]+)"', (ROOT / script).read_text() + (ROOT / "src/cli.py").read_text()))
     assert {argument for argument in arguments if argument.startswith("--")} <= options
     overrides = [argument for argument in arguments if re.match(r"\w+\.\w+=", argument)]
     config = arguments[arguments.index("--config") + 1] if "--config" in arguments else "configs/quickstart.yaml"
