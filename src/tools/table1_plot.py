@@ -1,5 +1,6 @@
 """The experiment's plots."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,24 +14,28 @@ from matplotlib import pyplot as plt
 from src.tools.experiments import Row, Summary
 
 BLUE, GOLD, GREY = "#2a6f97", "#e9c46a", "#6c757d"
+MARKERS = "osD^v<>pP"
 
 
 def plot_accuracy(summaries: Sequence[Summary], path: Path) -> None:
     """Top-1 against speed-up, with standard deviations, and the Pareto front, as PNG."""
-    figure, axes = plt.subplots(figsize=(8, 5.5), layout="constrained")
+    figure, axes = plt.subplots(figsize=(9.5, 5), layout="constrained")
     points = [(1 + (found.gain or 0), found.top1) for found in summaries]
-    x, y = np.array(points).T
-    axes.errorbar(x, y, yerr=[found.sd or 0 for found in summaries], fmt="o", color=BLUE, ecolor=GREY, capsize=3)
-    front = pareto(points)
-    axes.plot(*np.array(front).T, color=GOLD, linewidth=2, zorder=0, label="Pareto front")
-    for number, (found, point) in enumerate(zip(summaries, points)):
-        axes.annotate(
-            str(found.row), point, xytext=(7, 7 if number % 2 else -13), textcoords="offset points", fontsize=8
+    for found, point, colour, marker in zip(summaries, points, _colours(len(points)), itertools.cycle(MARKERS)):
+        axes.errorbar(
+            *point, yerr=found.sd or 0, fmt=marker, color=colour, markersize=8, capsize=3, label=str(found.row)
         )
+    axes.margins(x=0.08, y=0.12)
+    (left, _), (bottom, _) = axes.get_xlim(), axes.get_ylim()
+    x, y = zip(*pareto(points))
+    axes.step([left, *x, x[-1]], [y[0], *y, bottom], where="pre", color=GOLD, linewidth=2, zorder=0,
+              label="Pareto front")  # fmt: skip
+    axes.set_xlim(left=left)
+    axes.set_ylim(bottom=bottom)
     axes.set_xlabel("training speed, relative to dense")
     axes.set_ylabel("top-1 after the last epoch, % (bars: standard deviation)")
-    axes.margins(x=0.15, y=0.15)
-    axes.legend(loc="lower left")
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", fontsize=9)
     _save(figure, path)
 
 
@@ -46,8 +51,7 @@ def plot_curves(curves: Mapping[Row, Sequence[Sequence[tuple[int, float]]]], pat
         curves: For each row, for each seed, (epoch, top-1).
     """
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
-    colours = plt.get_cmap("viridis")(np.linspace(0, 0.92, len(curves)))
-    for colour, (row, seeds) in zip(colours, curves.items()):
+    for colour, (row, seeds) in zip(_colours(len(curves)), curves.items()):
         epochs = [epoch for epoch, _ in seeds[0]]
         values = np.array([[top1 for _, top1 in seed] for seed in seeds])
         axes.plot(epochs, values.mean(axis=0), color=colour, label=str(row), linewidth=1.5)
@@ -79,6 +83,10 @@ def plot_groups(groups: Mapping[str, Sequence[Summary]], dense: Summary, path: P
         axes.grid(axis="x", alpha=0.3)
     panels[-1, 0].set_xlabel(f"difference of top-1 to dense ({dense.top1:.2f}%), percentage points, 95% interval")
     _save(figure, path)
+
+
+def _colours(number: int) -> np.ndarray:
+    return plt.get_cmap("viridis")(np.linspace(0, 0.92, number))
 
 
 def _save(figure: plt.Figure, path: Path) -> None:
