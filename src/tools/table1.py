@@ -29,7 +29,8 @@ from src.tools.timing import markdown
 from src.training.run_folder import RUNS, RunFolder
 
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
-MAY_DIFFER = ("run", "runtime")  # sections that change no result
+NO_RESULT = {"run", "runtime", "train.report", "train.tensorboard"}  # sections and keys that change none
+FILLED_IN = {"model.num_classes"}  # from the data
 
 log = logging.getLogger("skipvit")
 
@@ -114,9 +115,10 @@ def _training(row: Row, seed: int, args: argparse.Namespace, output: Path, plan:
 
 
 def _compared(config: Config) -> dict[str, object]:
-    plain = {name: keys for name, keys in dataclasses.asdict(config).items() if name not in MAY_DIFFER}
-    plain["model"].pop("num_classes")  # filled in from the data
-    return plain
+    """The keys that decide a result."""
+    sections = dataclasses.asdict(config)
+    named = {f"{section}.{key}": value for section, keys in sections.items() for key, value in keys.items()}
+    return {name: value for name, value in named.items() if not {name, name.split(".")[0]} & (NO_RESULT | FILLED_IN)}
 
 
 def _train(trainings: Sequence[Training], jobs: int, output: Path, config: Config) -> None:
