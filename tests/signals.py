@@ -13,7 +13,7 @@ MOMENTS = {
     "start-up": ("train", "load"),
     "scan": ("src.training.session", "check_images"),
     "compile": ("src.runtime", "compile_ahead"),
-    "step": ("src.training.loop", "Trainer._paths"),
+    "step": ("src.training.loop", "Trainer._draws"),
     "evaluation": ("src.training.loop", "evaluate"),
     "saving": ("mindspore", "save_checkpoint"),
 }
