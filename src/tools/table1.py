@@ -168,10 +168,10 @@ def _check_end(training: Training, job: subprocess.Popen) -> None:
 def _write(trainings: Sequence[Training], output: Path, config: Config) -> None:
     results = [training.result() for training in trainings if training.finished]
     write_results(output / "results.csv", results)
-    write_atomically(output / "table.md", table(summarise(results), config))
+    write_atomically(output / "table.md", f"{table(summarise(results))}\n{_note(config)}\n")
 
 
-def table(summaries: Mapping[Row, Summary], config: Config) -> str:
+def table(summaries: Mapping[Row, Summary]) -> str:
     """The table in the paper's form, as Markdown."""
     header = [
         "schedule",
@@ -194,11 +194,13 @@ def table(summaries: Mapping[Row, Summary], config: Config) -> str:
         ]
         for row, found in summaries.items()
     ]
-    train = config.train
+    return markdown(header, lines)
+
+
+def _note(config: Config) -> str:
     return (
-        f"{markdown(header, lines)}\n{train.epochs} epochs, {train.warmup_dense_epochs} of them dense unless said"
-        " otherwise; top-1 in percent after the last one, mean ± standard deviation over seeds; differences are of the"
-        " same seed.\n"
+        f"{config.train.epochs} epochs, {config.train.warmup_dense_epochs} of them dense unless said otherwise; top-1"
+        " after the last one in percent, mean ± standard deviation over seeds; differences are of the same seed."
     )
 
 
