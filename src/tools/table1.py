@@ -20,10 +20,11 @@ from pathlib import Path
 
 from src import cli
 from src.config import Config, load
-from src.errors import FailureError, UserError
+from src.errors import FailureError, Interrupted, UserError
 from src.files import write_atomically
 from src.models.schedule import Plan
 from src.progress import Progress
+from src.stop import STOP
 from src.tools.experiments import DENSE, Result, Row, Summary, read_rows, result_of, summarise, write_results
 from src.tools.timing import markdown
 from src.training.run_folder import RUNS, RunFolder
@@ -126,9 +127,12 @@ def _train(trainings: Sequence[Training], jobs: int, output: Path, config: Confi
     waiting = [training for training in trainings if not training.finished]
     with (
         Progress(len(trainings), "trainings", "run", done=len(trainings) - len(waiting)) as progress,
+        STOP.heed(),  # a signal while a training is being started would leave it alone
         _ended() as running,
     ):
         while waiting or running:
+            if STOP.asked is not None:
+                raise Interrupted(STOP.asked, f"{STOP.asked.name}: stopped; the same command goes on")
             while waiting and len(running) < jobs:
                 training = waiting.pop(0)
                 running[training.run.path] = (training, training.start())
