@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import re
 import signal
 import sys
@@ -57,16 +58,29 @@ def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
     try:
         main(sys.argv[1:])
     except (UserError, FailureError) as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        _say(f"error: {' '.join(str(error).split())}")
         code = 2 if isinstance(error, UserError) else 1
     except Interrupted as stopped:
-        print(stopped, file=sys.stderr)
+        _say(str(stopped))
         code = stopped.code
-    except KeyboardInterrupt:
-        number = STOP.asked or signal.SIGINT
-        print(f"error: stopped by {number.name}", file=sys.stderr)
-        code = 128 + number
+    except BaseException as error:
+        if STOP.asked is None and not isinstance(error, KeyboardInterrupt):
+            raise
+        number = STOP.asked or signal.SIGINT  # an import that is interrupted makes another error of it
+        _say(f"error: stopped by {number.name}")
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(128 + number)  # Python's own end crashes where MindSpore is imported in part
     sys.exit(code)
+
+
+def _say(text: str) -> None:
+    """Say why the command ended, on stderr and in the log file, if there is one."""
+    print(text, file=sys.stderr)
+    log = logging.getLogger("skipvit")
+    for handler in log.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, text, (), None))
 
 
 def whole(text: str) -> int:

@@ -40,6 +40,7 @@ def export_checkpoint(config: Config, checkpoint: Path, output: Path, batch_size
             raise FailureError(
                 f"{output}: logits differ by {difference:g}, more than {tolerance:g}; the file was deleted"
             )
+        partial.chmod(0o644)  # MindSpore's are for their owner only
         partial.replace(output)
     finally:
         partial.unlink(missing_ok=True)

@@ -52,20 +52,23 @@ def check_images(source: Source, on_bad_image: str, cache: Path) -> tuple[Source
     if lines and on_bad_image == "error":
         more = f" and {len(lines) - 3} more" if len(lines) > 3 else ""
         raise UserError(
-            f"{len(lines)} images cannot be used: {'; '.join(lines[:3])}{more}; mend or remove them, or set"
+            f"{_count(lines)} cannot be used: {'; '.join(lines[:3])}{more}; mend or remove them, or set"
             " data.on_bad_image=skip"
         )
     if lines:
-        log.warning("%d images cannot be used and are left out", len(lines))
+        log.warning("left out: %s that cannot be used", _count(lines))
     return replace(source, splits=splits), lines
+
+
+def _count(lines: Sequence[str]) -> str:
+    return f"{len(lines)} image{'' if len(lines) == 1 else 's'}"
 
 
 def _scan(files: Sequence[Path], name: str, cache: Path) -> dict[int, str]:
     """What is wrong with each file that something is wrong with, by its number."""
     digest = hashlib.sha256()
     for path in files:
-        state = path.stat()
-        digest.update(f"{path}\0{state.st_size}\0{state.st_mtime_ns}\0".encode(errors="surrogateescape"))
+        digest.update(f"{path}\0{_state(path)}\0".encode(errors="surrogateescape"))
     known = cache / "scans" / f"{digest.hexdigest()}.json"
     try:
         return {int(number): problem for number, problem in json.loads(known.read_text(encoding="utf-8")).items()}
@@ -85,6 +88,14 @@ def _scan(files: Sequence[Path], name: str, cache: Path) -> dict[int, str]:
     return problems
 
 
+def _state(path: Path) -> str:
+    try:
+        state = path.stat()
+    except OSError as error:  # a link to nowhere
+        return str(error.errno)
+    return f"{state.st_size}\0{state.st_mtime_ns}"
+
+
 def problem_of(path: Path) -> Optional[str]:
     """Why an image file cannot be used; None if it can."""
     try:
@@ -98,6 +109,8 @@ def problem_of(path: Path) -> Optional[str]:
             image.load()
     except Image.UnidentifiedImageError:
         return "not an image"
+    except OSError as error:
+        return error.strerror or first_line(error)
     except Exception as error:
         return first_line(error)
     return None

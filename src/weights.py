@@ -4,6 +4,7 @@ Ours are timm's, but for LayerNorm (gamma, beta for weight, bias) and the patch 
 [C, I, P, P] is kept as the matrix [C, I·P·P].
 """
 
+import logging
 import re
 from pathlib import Path
 from typing import Optional, Union
@@ -96,9 +97,13 @@ def read(path: Union[str, Path]) -> dict[str, np.ndarray]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        logging.disable(logging.CRITICAL)  # of what MindSpore writes: below it is said in one line
         return {name: value.asnumpy() for name, value in ms.load_checkpoint(str(path), crc_check=True).items()}
     except (SafetensorError, ValueError, TypeError, RuntimeError, OSError) as error:
-        raise UserError(f"checkpoint {path} is damaged, or no checkpoint: {first_line(error)}") from error
+        what = "" if path.suffix == ".ckpt" else f": {first_line(error)}"  # MindSpore suspects permissions, or a prefix
+        raise UserError(f"checkpoint {path} is damaged, or no checkpoint{what}; use another file") from error
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def assign(net: nn.Cell, arrays: dict[str, np.ndarray], path: Union[str, Path]) -> None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -233,11 +234,13 @@ def test_a_signal_at_any_moment(tmp_path, photos, moment, number):
     done = run_module("tests.signals", moment, int(number), *QUICK, *SMALL, *options, cwd=tmp_path)
     assert done.returncode == 128 + number, done.stderr
     assert "Traceback" not in done.stderr
-    if moment in ("start-up", "scan"):
+    if moment in ("start-up", "import", "scan"):
         assert done.stderr == f"error: stopped by {number.name}\n"
         assert list(tmp_path.iterdir()) == []
     else:
-        assert done.stderr.endswith(f"{number.name}: saved; go on with python train.py --resume run\n")
+        end = f"{number.name}: saved; go on with python train.py --resume run\n"
+        assert done.stderr.endswith(end)
+        assert (tmp_path / "run" / "train.log").read_text().endswith(end)
         assert CONFIG in read(tmp_path / "run" / "checkpoints" / "last.ckpt")
         assert not list(tmp_path.glob("**/*.partial*"))
 
@@ -251,6 +254,28 @@ def test_a_checkpoint_brings_its_configuration_along(trained, tmp_path):
     assert after == before
     refused = run("eval.py", "--ckpt", tmp_path / "moved.ckpt", "model.tokes=none", cwd=tmp_path)
     assert refused.stderr.startswith("error: override 'model.tokes=none': unknown key model.tokes; did you mean")
+
+
+def test_what_a_training_left_out_is_left_out_of_its_evaluation(tmp_path, photos):
+    shutil.copytree(photos, tmp_path / "photos")
+    (tmp_path / "photos/val/cat/0.JPEG").write_bytes(b"no image")
+    (tmp_path / "photos/train/ant/nowhere.png").symlink_to("/nowhere")
+    options = ["data.root=photos", "data.batch_size=6", "train.epochs=1", "run.dir=run", "train.report=false"]
+    done = run("train.py", *QUICK, *SMALL, *options, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert re.match(
+        r"error: 2 images cannot be used: \S+/nowhere\.png: No such file or directory; \S+ not an", done.stderr
+    )
+    assert done.stderr.endswith("; mend or remove them, or set data.on_bad_image=skip\n")
+    done = run("train.py", *QUICK, *SMALL, *options, "data.on_bad_image=skip", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    best = tmp_path / "run/checkpoints/best.ckpt"
+    assert best.stat().st_mode & 0o777 == 0o644
+    result = run("eval.py", "--ckpt", best, cwd=tmp_path)
+    assert json.loads(result.stdout.splitlines()[-1])["images"] == 8
+    refused = run("eval.py", "--ckpt", best, "data.on_bad_image=error", cwd=tmp_path)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "1 image cannot be used: " in refused.stderr
 
 
 def test_a_second_training_in_a_folder_is_refused(tmp_path, photos):

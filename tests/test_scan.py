@@ -162,7 +162,7 @@ def test_a_warning_says_how_many_are_left_out(folder, tmp_path, caplog):
     _, source = source_of(folder, tmp_path)
     with caplog.at_level(logging.WARNING, logger="skipvit"):
         scan.check_images(source, "skip", tmp_path / "cache")
-    assert "1 images cannot be used and are left out" in caplog.text
+    assert "left out: 1 image that cannot be used" in caplog.text
 
 
 def test_without_the_look_a_damaged_image_is_named_when_it_turns_up(folder, tmp_path):

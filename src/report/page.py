@@ -98,7 +98,7 @@ def results(runs: Sequence[Run]) -> Table:
     """What each run came to, and how that differs from the first one."""
     first = runs[0]
     lines = {
-        "Schedule": [Cell(run.config.model.tokens) for run in runs],
+        "Schedule": [_schedule(run) for run in runs],
         "GMACs an image": [_macs(run, first) for run in runs],
         "Ideal gain over dense": [Cell(f"{100 * run.network.plan.ideal_gain:+.1f}%") for run in runs],
         "Parameters": [Cell(f"{run.parameters:,}") for run in runs],
@@ -152,6 +152,12 @@ def environments(runs: Sequence[Run]) -> Table:
         for name in names
     ]
     return Table("Environment", list(columns), lines)
+
+
+def _schedule(run: Run) -> Cell:
+    tokens = run.config.model.tokens
+    trained = any(row.tokens == tokens for row in run.rows)
+    return Cell(tokens, "" if trained or not run.rows else f"never trained: all epochs done were {run.rows[-1].tokens}")
 
 
 def _macs(run: Run, first: Run) -> Cell:

@@ -30,6 +30,11 @@ Known = Mapping[str, Mapping[Row, Summary]]  # by the name of the experiment
 
 def main(argv: Sequence[str]) -> None:
     args = _parser().parse(argv)
+    if args.target_speedup <= 1 or args.max_drop >= 100 or args.limit < 1:
+        raise UserError(
+            f"--target-speedup {args.target_speedup:g} must be above 1, --max-drop {args.max_drop:g} below 100 percent,"
+            f" --limit {args.limit} 1 or more"
+        )
     aligned = [] if args.align is None else [f"model.align_tokens={args.align}"]
     config = load(args.config or ROOT / "configs" / "skipvit_s.yaml", [*args.overrides, "model.tokens=none", *aligned])
     files = [Path(file) for file in args.results] if args.results else sorted((ROOT / "docs/results").glob("*.csv"))

@@ -2,8 +2,8 @@
 
 Example: python -m src.tools.report runs/quickstart-20261120-110055
 
-The page needs no network. Of one run it is RUN/report.html, of several report.html here, if --output does not say
-otherwise. Where a run's data has moved, say so: data.root=FOLDER.
+The page needs no network. Of one run it is RUN/report.html, of several report.html beside the first one, if --output
+does not say otherwise. Where a run's data has moved, say so: data.root=FOLDER.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,8 @@ def main(argv: Sequence[str]) -> None:
             raise UserError(f"override {override!r}: a report may only be given other data.* and --device_target")
     from src.report import write_report  # after the arguments: it imports MindSpore
 
-    output = Path(args.output or (f"{args.files[0]}/report.html" if len(args.files) == 1 else "report.html"))
+    first = Path(args.files[0])
+    output = Path(args.output or (first if len(args.files) == 1 else first.parent) / "report.html")
     runtime.set_up(args.device_target or "CPU", fused_kernels="off")
     write_report(args.files, output, args.overrides)
     print(f"report: {output}")

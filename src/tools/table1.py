@@ -166,7 +166,8 @@ def _check_end(training: Training, job: subprocess.Popen) -> None:
     if job.returncode != 0:
         output = training.run.path.with_suffix(".output")
         said = output.read_text(encoding="utf-8").strip().splitlines() or [f"exit code {job.returncode}"]
-        raise FailureError(f"{training.row}, seed {training.seed} failed: {said[-1]} (all it said is in {output})")
+        why = said[-1].removeprefix("error: ")
+        raise FailureError(f"{training.row}, seed {training.seed} failed: {why} (all it said is in {output})")
 
 
 def _write(trainings: Sequence[Training], output: Path, config: Config) -> None:

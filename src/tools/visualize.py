@@ -28,7 +28,7 @@ from src.errors import UserError, first_line
 from src.models import Tracer, from_config
 from src.models.schedule import parse
 from src.pictures import contact_sheet, epoch_strip, look, pixels
-from src.scan import problem_of
+from src.scan import check_images, problem_of
 from src.training.run_folder import RunFolder, locate
 from src.weights import count_classes, load_checkpoint
 
@@ -197,6 +197,8 @@ def _of_validation(subject: Subject, limit: int) -> tuple[Shown, int]:
     run = RunFolder.of_checkpoint(subject.checkpoint)
     if run is not None:
         run.check_classes(source.classes)
+    if subject.config.data.on_bad_image == "skip":
+        source, _ = check_images(source, "skip", runtime.cache_folder())
     split = source.splits["val"]
     places = evenly(split.images, limit)
     inputs, labels = val_images(source, subject.config, places)

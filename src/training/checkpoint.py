@@ -124,6 +124,7 @@ def _save(path: Path, arrays: dict[str, Tensor], config: Config, before: Optiona
         ms.save_checkpoint(
             [{"name": name, "data": data} for name, data in arrays.items()], str(partial), crc_check=True
         )
+        partial.chmod(0o644)  # MindSpore's are for their owner only
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         if before is not None and path.exists():

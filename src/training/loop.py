@@ -182,7 +182,7 @@ class Trainer:
                 f"epoch {number}, step {step}: {what}; learning rate"
                 f" {self._rate(number, step):.3g}, loss scale {float(self.state.scaler.scale_value.asnumpy()):g};"
                 f" the last good checkpoint is {self.run.last if self.run.last.exists() else 'none yet'};"
-                " lower optimizer.lr, or set train.clip_norm"
+                " start another run with a lower optimizer.lr, or a lower train.clip_norm"
             )
 
     def _heed(self) -> None:
@@ -251,7 +251,9 @@ class Trainer:
                 self.config.train.epochs,
                 self.config.model.tokens,
             )
-        if self.reached != Reached():
+        if self.reached.epoch >= self.config.train.epochs:
+            log.info("nothing to do: %d of %d epochs are done", self.reached.epoch, self.config.train.epochs)
+        elif self.reached != Reached():
             log.info("going on after epoch %d, step %d of the next", self.reached.epoch, len(self.reached.losses))
 
     def _rate(self, number: int, index: int) -> float:

@@ -84,6 +84,7 @@ def evaluate_checkpoint(config: Config, checkpoint: Path, distribute: bool) -> O
     run = RunFolder.of_checkpoint(checkpoint)
     if run is not None:
         run.check_classes(source.classes)
+    source, _ = _check_images(config, source, group)
     accuracy = evaluate(network, val_loader(source, config, group), config.data.batch_size, group)
     if not group.leads:
         return None
@@ -110,6 +111,7 @@ def _prepare(config: Config, distribute: bool) -> tuple[Config, Source, list[str
     source.check_fits(config.model.num_classes)
     check_transforms(config)
     source, bad_images = _check_images(config, source, group)
+    check_sizes(source, config.data, group)
     return config, source, bad_images, group
 
 
@@ -122,7 +124,6 @@ def _check_images(config: Config, source: Source, group: Group) -> tuple[Source,
     checked = check_images(source, config.data.on_bad_image, runtime.cache_folder())
     if group.leads:
         group.sum([0])
-    check_sizes(checked[0], config.data, group)
     return checked
 
 
