@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -30,7 +31,15 @@ def command(*arguments, processes=1, logs=None):
     if processes == 1:
         return [sys.executable, *arguments]
     msrun = [str(Path(sys.executable).with_name("msrun")), f"--worker_num={processes}"]
-    return [*msrun, f"--local_worker_num={processes}", "--join=True", f"--log_dir={logs}", *arguments]
+    msrun += [f"--local_worker_num={processes}", "--join=True", f"--log_dir={logs}", f"--master_port={free_port()}"]
+    return [*msrun, *arguments]
+
+
+def free_port():
+    """Other tests run beside this one, and may use msrun's own."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
 
 
 def environment():

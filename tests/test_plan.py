@@ -61,9 +61,9 @@ def test_known_schedules_come_with_their_accuracy():
 
 
 def test_the_command_with_measuring(tmp_path):
-    small = ["model.embed_dim=16", "model.num_heads=2", "model.depth=6", "model.image_size=32", "model.patch_size=4",
+    small = ["model.embed_dim=16", "model.num_heads=2", "model.depth=3", "model.image_size=16", "model.patch_size=4",
              "data.batch_size=4", "train.amp_level=O0", "runtime.fused_kernels=off"]  # fmt: skip
-    options = ["--target-speedup", "1.2", "--limit", "1", "--from-block", "2", "--measure", "--pairs", "1",
+    options = ["--target-speedup", "1.2", "--limit", "1", "--from-block", "1", "--measure", "--pairs", "1",
                "--device_target", "CPU"]  # fmt: skip
     done = run_module("src.tools.plan", *options, *small, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

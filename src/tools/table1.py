@@ -83,7 +83,7 @@ def main(argv: Sequence[str]) -> None:
     groups = {"schedules": [Row(spec) for spec in args.specs]} if args.specs else read_rows(Path(args.rows))
     output = Path(args.output or RUNS / f"table1-{Path(args.config).stem}")
     rows = list(dict.fromkeys([DENSE, *(row for group in groups.values() for row in group)]))
-    plans = _plans(config, rows, args)
+    plans = _plans(rows, args)
     trainings = [_training(row, seed, args, output, plans[row]) for seed in range(args.seeds) for row in rows]
     for training in trainings:
         training.check()
@@ -94,7 +94,7 @@ def main(argv: Sequence[str]) -> None:
     print((output / "table.md").read_text(encoding="utf-8"))
 
 
-def _plans(config: Config, rows: Sequence[Row], args: argparse.Namespace) -> dict[Row, Plan]:
+def _plans(rows: Sequence[Row], args: argparse.Namespace) -> dict[Row, Plan]:
     """What each row's schedule comes to; rows that cannot be trained are refused before the first training."""
     from src.models import from_config  # this imports MindSpore
 
@@ -137,16 +137,12 @@ def _train(trainings: Sequence[Training], jobs: int, output: Path, config: Confi
                 training = waiting.pop(0)
                 running[training.run.path] = (training, training.start())
             time.sleep(0.2)
-            for path, (training, job) in list(running.items()):
-                if job.poll() is None:
-                    continue
-                del running[path]
+            for training, job in [pair for pair in running.values() if pair[1].poll() is not None]:
+                del running[training.run.path]
                 _check_end(training, job)
-                result = training.result()
                 progress.advance(1)
                 _write(trainings, output, config)
-                log.info("%s, seed %d: top-1 %.2f%%, %.0f img/s, %.0f s; %s left", training.row, training.seed,
-                         result.top1, result.img_s, result.seconds, progress.left())  # fmt: skip
+                _report(training, progress.left())
 
 
 @contextmanager
@@ -168,6 +164,12 @@ def _check_end(training: Training, job: subprocess.Popen) -> None:
         said = output.read_text(encoding="utf-8").strip().splitlines() or [f"exit code {job.returncode}"]
         why = said[-1].removeprefix("error: ")
         raise FailureError(f"{training.row}, seed {training.seed} failed: {why} (all it said is in {output})")
+
+
+def _report(training: Training, left: str) -> None:
+    result = training.result()
+    log.info("%s, seed %d: top-1 %.2f%%, %.0f img/s, %.0f s; %s left", training.row, training.seed, result.top1,
+             result.img_s, result.seconds, left)  # fmt: skip
 
 
 def _write(trainings: Sequence[Training], output: Path, config: Config) -> None:
