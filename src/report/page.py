@@ -126,10 +126,13 @@ def differences(runs: Sequence[Run]) -> Table:
 def _elsewhere(runs: Sequence[Run]) -> bool:
     """Whether it is noted that runs were, at last, trained in different environments."""
     noted = [run.folder.read_environments()[-1:] for run in runs]
-    compared = [
-        {key: value for key, value in facts.items() if key not in OF_EVERY_START} for (facts,) in filter(None, noted)
-    ]
+    compared = [_lasting(facts) for (facts,) in filter(None, noted)]
     return any(facts != compared[0] for facts in compared)
+
+
+def _lasting(facts: dict[str, object]) -> dict[str, object]:
+    """An environment's facts but for those that change with every start."""
+    return {key: value for key, value in facts.items() if key not in OF_EVERY_START}
 
 
 def environments(runs: Sequence[Run]) -> Table:
@@ -138,7 +141,7 @@ def environments(runs: Sequence[Run]) -> Table:
     for run in runs:
         before: dict[str, object] = {}
         for facts in run.folder.read_environments():
-            compared = {key: value for key, value in facts.items() if key not in OF_EVERY_START}
+            compared = _lasting(facts)
             if compared != before:
                 start = f", from epoch {facts.get('from_epoch')}" if before else ""
                 columns[f"{run.name}{start}"] = facts
