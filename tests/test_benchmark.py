@@ -21,6 +21,17 @@ def test_share_of_ideal():
     assert share_of_ideal(0.132, 0.27) == pytest.approx(1.132 / 1.27)
 
 
+def test_a_row_of_the_table():
+    train = Timing(seconds=(2.0, 2.0, 2.0), base=(3.0, 3.0, 3.0))
+    timings = {"train x": train, "infer x": Timing((1.0,), (1.5,)), "moves x": Timing((0.1,), (0.1,))}
+    sizes = peers.Sizes(224, 16, 384, 12, 6, 1000, batch_size=8)
+    row = benchmark._row("x", timings, 0.25, sizes)
+    assert (row["train_img_s"], row["infer_img_s"]) == (4.0, 8.0)
+    assert row["gain"] == row["infer_gain"] == pytest.approx(0.5)
+    assert row["share_of_ideal"] == pytest.approx(1.2)
+    assert row["select_share"] == pytest.approx(0.05)
+
+
 def test_contestants_take_turns_and_steps_are_as_many_as_asked():
     now, calls = [0.0], []
 
@@ -68,7 +79,7 @@ def test_a_short_run(tmp_path):
         for key in ("train_img_s", "infer_img_s", "peak_memory_mb", "compile_s", "compile_cached_s"):
             assert row[key] > 0
     assert dense["select_share"] == 0
-    assert 0 < sparse["select_share"] < 1
+    assert sparse["select_share"] > 0  # no upper limit: it is a ratio of two measured times, of a tiny network
     assert {peer["name"] for peer in report["peers"]} == {"train MindCV float32"}
     assert {"hardware", "mindspore", "mindcv", "date", "batch_size"} <= report["environment"].keys()
     assert "`2(50%)+4`" in (tmp_path / "b.md").read_text()
