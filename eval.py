@@ -2,7 +2,8 @@
 
 Example: python eval.py model.tokens=none
 
-Without --ckpt: the best checkpoint of the newest run. Without --config: the configuration of the checkpoint's run.
+Without --ckpt: the best checkpoint of the newest run. Without --config: the configuration of the checkpoint's run, or
+the one in the checkpoint.
 """
 
 import json
@@ -19,7 +20,7 @@ def main(argv: Sequence[str]) -> None:
     from src.training.run_folder import locate
     from src.training.session import evaluate_checkpoint
 
-    config, checkpoint = locate(args.config, args.ckpt, args.overrides)
+    config, checkpoint = locate(args.config, args.ckpt, args.overrides, args.distribute)
     result = evaluate_checkpoint(config, checkpoint, args.distribute)
     if result is None:
         return

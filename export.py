@@ -2,8 +2,8 @@
 
 Example: python export.py --batch_size 0
 
-Without --ckpt: the best checkpoint of the newest run. Without --config: the configuration of the checkpoint's run.
-Without --output: next to the checkpoint.
+Without --ckpt: the best checkpoint of the newest run. Without --config: the configuration of the checkpoint's run, or
+the one in the checkpoint. Without --output: next to the checkpoint.
 """
 
 from collections.abc import Sequence

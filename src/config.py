@@ -189,7 +189,7 @@ def parse(text: str, place: str, overrides: Sequence[str] = ()) -> Config:
         UserError: A key or value is refused; the message names place or override, key, value and the nearest valid
             name.
     """
-    tree = _yaml(text, place)
+    tree = read_yaml(text, place)
     if not isinstance(tree, dict):
         raise UserError(f"{place}: must be a YAML mapping of sections ({', '.join(_sections())})")
     sources = {}
@@ -202,7 +202,7 @@ def parse(text: str, place: str, overrides: Sequence[str] = ()) -> Config:
             tree[section], sources[(section,)] = {}, f"override {override!r}"
         if not isinstance(tree[section], dict):
             raise UserError(f"{place}: {section}: must be a section of keys, not {tree[section]!r}")
-        tree[section][name] = _yaml(text, f"override {override!r}")
+        tree[section][name] = read_yaml(text, f"override {override!r}")
         sources[(section, name)] = f"override {override!r}"
     try:
         config = TypeAdapter(Config).validate_python(tree)
@@ -211,6 +211,35 @@ def parse(text: str, place: str, overrides: Sequence[str] = ()) -> Config:
         raise UserError("; ".join(reversed(refused.values()))) from invalid
     _check_combinations(config, f"{place} with {' '.join(overrides)}" if overrides else place)
     return config
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe, and without a second value for a key, of which YAML's own would take the last."""
+
+    def compose_mapping_node(self, anchor: Optional[str]) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                problem = f"{key.value} stands there twice"
+                raise yaml.composer.ComposerError(problem=problem, problem_mark=key.start_mark)
+            seen.add(key.value)
+        return node
+
+
+def read_yaml(text: str, place: str) -> Any:
+    """What YAML text says that was found in `place`.
+
+    Raises:
+        UserError: It is not YAML, or gives a key twice.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = getattr(error, "problem", None) or str(error)
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"{place}{line}: is not valid YAML: {reason}") from error
 
 
 def with_classes(config: Config, number: int) -> Config:
@@ -241,16 +270,6 @@ def _read(path: Path) -> str:
         raise UserError(f"config {path} cannot be read: {error.strerror}; name one with --config FILE") from error
     except UnicodeDecodeError as error:
         raise UserError(f"config {path} is not UTF-8 text") from error
-
-
-def _yaml(text: str, place: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = getattr(error, "problem", None) or str(error)
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{place}{line}: is not valid YAML: {reason}") from error
 
 
 def _sections() -> list[str]:

@@ -1,4 +1,4 @@
-"""Where something was computed: no figure without it."""
+"""Where something is computed: no figure without it, and the cores to compute on."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ def environment(config: Config) -> dict[str, object]:
     import numpy as np
 
     return {
-        "hardware": f"{_processor()}, {_cores()} cores",
+        "hardware": f"{_processor()}, {len(_cores()) or os.cpu_count()} cores",
         "device": config.runtime.device_target,
         "fused_kernels": bool(ms.get_context("enable_graph_kernel")),
         "precision": config.train.amp_level,
@@ -37,6 +37,18 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _cores() -> int:
+def share_cores(number: int) -> list[list[int]]:
+    """The CPU's cores in equal shares for processes at a time, which are faster side by side than over each other.
+
+    Returns:
+        The cores of each process; none where the system cannot bind a process, or there are fewer cores than processes.
+        Cores that remain are left alone: speeds are to be compared.
+    """
+    cores = _cores()
+    each = len(cores) // number
+    return [cores[place * each : (place + 1) * each] for place in range(number)]
+
+
+def _cores() -> list[int]:
     """Those that this process may use; macOS does not tell."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []

@@ -7,13 +7,13 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from src import runtime
-from src.config import Config, sides, with_classes
+from src.config import Config, sides
 from src.errors import FailureError, UserError
 from src.models import from_config
-from src.weights import count_classes, load_checkpoint
+from src.weights import read_checkpoint
 
 
-def export_checkpoint(config: Config, checkpoint: Path, output: Path, batch_size: int, tolerance: float) -> None:
+def export_checkpoint(config: Config, path: Path, output: Path, batch_size: int, tolerance: float) -> None:
     """Write a checkpoint's network as MindIR: float32 [B, 3, H, W] → float32 logits [B, classes].
 
     Args:
@@ -29,8 +29,9 @@ def export_checkpoint(config: Config, checkpoint: Path, output: Path, batch_size
     if not output.parent.is_dir():
         raise UserError(f"--output {output}: the folder {output.parent} does not exist")
     runtime.set_up(config.runtime.device_target, fused_kernels="off")  # what is written fits any device
-    network = from_config(with_classes(config, count_classes(checkpoint)).model).set_train(False)
-    load_checkpoint(network, checkpoint)
+    checkpoint = read_checkpoint(path)
+    network = from_config(checkpoint.fill_in(config).model).set_train(False)
+    checkpoint.load_into(network)
     if network.random:
         raise UserError(f"{network.plan.schedule} ranks at random: a control for experiments, not for deployment")
     partial = output.with_name(f"{output.stem}.partial.mindir")

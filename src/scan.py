@@ -12,10 +12,10 @@ from typing import Optional
 
 from PIL import Image
 
-from src.data import Source, files_of
 from src.errors import UserError, first_line
 from src.files import write_atomically
 from src.progress import Progress
+from src.sources import Source, files_of
 
 FORMATS = {"JPEG", "PNG", "BMP"}  # whatever the name ends in: MindSpore decodes by content
 LARGEST = 2**27  # pixels: 134 million, or 400 MB as RGB
@@ -58,6 +58,11 @@ def check_images(source: Source, on_bad_image: str, cache: Path) -> tuple[Source
     if lines:
         log.warning("left out: %s that cannot be used", _count(lines))
     return replace(source, splits=splits), lines
+
+
+def usable(source: Source, on_bad_image: str, cache: Path) -> Source:
+    """The images that a training takes: without the bad ones where those are skipped, else all, not looked at."""
+    return check_images(source, on_bad_image, cache)[0] if on_bad_image == "skip" else source
 
 
 def _count(lines: Sequence[str]) -> str:

@@ -31,10 +31,14 @@ class Stop:
         self.when = 0.0
 
     def watch(self) -> None:
-        """Take the signals from now on. Before any other thread is started: before MindSpore is imported."""
+        """Take the signals from now on. Before any other thread is started: before MindSpore is imported.
+
+        Who starts this process may have it ignore Ctrl-C, as a script does with its background jobs: that stays so.
+        """
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        threading.Thread(target=self._take_interrupts, name="signals", daemon=True).start()
-        signal.signal(signal.SIGTERM, lambda number, frame: self._take(signal.SIGTERM))
+        if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+            threading.Thread(target=self._take_interrupts, name="signals", daemon=True).start()
+        signal.signal(signal.SIGTERM, self._terminate)
 
     @contextmanager
     def heed(self) -> Iterator["Stop"]:
@@ -47,19 +51,24 @@ class Stop:
 
     def _take_interrupts(self) -> None:
         while True:
-            self._take(signal.Signals(signal.sigwait({signal.SIGINT})))
+            if self._take(signal.Signals(signal.sigwait({signal.SIGINT}))):
+                _thread.interrupt_main()
 
-    def _take(self, number: signal.Signals) -> None:
+    def _terminate(self, number: int, frame: object) -> None:
+        if self._take(signal.SIGTERM):
+            raise KeyboardInterrupt
+
+    def _take(self, number: signal.Signals) -> bool:
+        """Note a signal; whether the main thread is to be interrupted."""
         if self.asked is not None and time.monotonic() - self.when < SECONDS_BETWEEN:
-            return
+            return False
         if self.asked is not None:
             print(f"{number.name}: stopped at once; what was saved before is whole", file=sys.stderr, flush=True)
             os._exit(128 + number)
         self.asked, self.when = number, time.monotonic()
         if self.heeded:
             print(f"{number.name}: stopping after this step; once more to stop at once", file=sys.stderr, flush=True)
-        else:
-            _thread.interrupt_main()
+        return not self.heeded
 
 
 STOP = Stop()  # signals are the process's, so there is one

@@ -6,6 +6,7 @@ Ours are timm's, but for LayerNorm (gamma, beta for weight, bias) and the patch 
 
 import logging
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, Union
 
@@ -15,11 +16,57 @@ from mindspore import Parameter, Tensor, nn
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from src.config import Config, with_classes
 from src.errors import UserError, first_line
 
 _NORM = re.compile(r"(^|\.)(norm|norm1|norm2)\.(weight|bias)$")
 CONFIG = "config"  # a checkpoint's entry that is no weight: the configuration, as the bytes of its YAML
 _NORM_NAMES = {"weight": "gamma", "bias": "beta"}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What there is to evaluate in a checkpoint of this project, or in a file with timm's names.
+
+    Attributes:
+        arrays: The network's weights by our names; of a training's state the averaged ones (EMA), where it holds any.
+        config: The resolved configuration, as YAML, of the training that wrote it; None if there is none in it.
+    """
+
+    path: Path
+    arrays: dict[str, np.ndarray]
+    config: Optional[str]
+
+    def fill_in(self, config: Config) -> Config:
+        """The configuration with as many classes as the classifier has outputs, where it leaves that open.
+
+        Raises:
+            UserError: There is no classifier.
+        """
+        head = self.arrays.get("head.weight")
+        if head is None:
+            raise UserError(f"checkpoint {self.path} does not fit the model; missing: head.weight")
+        return with_classes(config, len(head))
+
+    def load_into(self, net: nn.Cell) -> None:
+        """Set a network's weights.
+
+        Raises:
+            UserError: Names are missing, extra or misshapen (all are listed).
+        """
+        assign(net, self.arrays, self.path)
+
+
+def read_checkpoint(path: Union[str, Path]) -> Checkpoint:
+    """Read a checkpoint's weights and configuration.
+
+    Raises:
+        UserError: The file is missing or unreadable.
+    """
+    held = read(path)
+    arrays = network_weights(held)
+    config = held[CONFIG].tobytes().decode() if CONFIG in held else None
+    return Checkpoint(Path(path), _from_timm(arrays) if "norm.weight" in arrays else arrays, config)
 
 
 def load_timm(net: nn.Cell, path: Union[str, Path]) -> None:
@@ -29,18 +76,6 @@ def load_timm(net: nn.Cell, path: Union[str, Path]) -> None:
         UserError: The file is missing or unreadable, or names are missing, extra or misshapen (all are listed).
     """
     assign(net, _from_timm(read(path)), path)
-
-
-def load_checkpoint(net: nn.Cell, path: Union[str, Path]) -> None:
-    """Load a checkpoint of this project into a network, or a file with timm's names.
-
-    Of a training's state, the averaged (EMA) weights are taken where it holds any.
-
-    Raises:
-        UserError: As `load_timm`.
-    """
-    arrays = network_weights(read(path))
-    assign(net, _from_timm(arrays) if "norm.weight" in arrays else arrays, path)
 
 
 def _from_timm(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -59,28 +94,6 @@ def network_weights(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         if chosen:
             return chosen
     return arrays
-
-
-def read_config(path: Union[str, Path]) -> Optional[str]:
-    """The resolved configuration, as YAML, of the training that wrote a checkpoint; None if there is none in it.
-
-    Raises:
-        UserError: The file is missing or unreadable.
-    """
-    text = read(path).get(CONFIG)
-    return None if text is None else text.tobytes().decode()
-
-
-def count_classes(path: Union[str, Path]) -> int:
-    """Outputs of the classifier that a checkpoint of this project holds.
-
-    Raises:
-        UserError: The file is missing or unreadable, or holds no classifier.
-    """
-    head = network_weights(read(path)).get("head.weight")
-    if head is None:
-        raise UserError(f"checkpoint {path} does not fit the model; missing: head.weight")
-    return len(head)
 
 
 def read(path: Union[str, Path]) -> dict[str, np.ndarray]:

@@ -13,8 +13,9 @@ from src.config import load
 
 def main(file: str, out: str, distribute: bool) -> None:
     group = runtime.set_up("CPU", fused_kernels="off", distribute=distribute)
-    from src.data import batches, open_source, train_loader, val_loader
+    from src.data import batches, train_loader, val_loader
     from src.models import from_config
+    from src.sources import open_source
     from src.training.evaluate import evaluate
     from src.training.state import new_state
 

@@ -47,9 +47,10 @@ def check_board(folder, epochs, pictures):
     points = shown(folder.tensorboard)
     assert set(points) == {*METRICS, "tokens"}
     for metric in METRICS:
-        expected = {int(row["epoch"]): float(row[metric]) for row in folder.read_rows() if row[metric]}
+        values = {row.epoch: getattr(row, metric) for row in folder.read_metrics()}
+        expected = {epoch: value for epoch, value in values.items() if value is not None}
         assert points[metric] == pytest.approx(expected, rel=1e-6), metric
-    assert len(folder.read_rows()) == epochs
+    assert len(folder.read_metrics()) == epochs
     assert sorted(points["tokens"]) == pictures
     for picture in points["tokens"].values():
         size = Image.open(io.BytesIO(picture.encoded_image_string)).size

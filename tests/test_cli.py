@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from src.weights import CONFIG, read
-from tests.conftest import ROOT, run_module
+from tests.conftest import ROOT, module, run_module
 from tests.signals import MOMENTS
 from tests.torture import torture
 
@@ -243,6 +243,17 @@ def test_a_signal_at_any_moment(tmp_path, photos, moment, number):
         assert (tmp_path / "run" / "train.log").read_text().endswith(end)
         assert CONFIG in read(tmp_path / "run" / "checkpoints" / "last.ckpt")
         assert not list(tmp_path.glob("**/*.partial*"))
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"), [(signal.SIGINT, 0, ""), (signal.SIGTERM, 143, "error: stopped by SIGTERM\n")]
+)
+def test_in_the_background_ctrl_c_is_for_others(tmp_path, photos, number, code, said):
+    options = [f"data.root={photos}", "data.batch_size=6", "train.epochs=1", "run.dir=run"]
+    command, how = module("tests.signals", "scan", int(number), *QUICK, *SMALL, *options, cwd=tmp_path)
+    ignoring = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]  # as a shell's background jobs
+    done = subprocess.run([*ignoring, *command], capture_output=True, check=False, **how)
+    assert (done.returncode, done.stderr) == (code, said)
 
 
 def test_a_checkpoint_brings_its_configuration_along(trained, tmp_path):

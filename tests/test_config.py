@@ -120,6 +120,7 @@ def test_impossible_combinations_are_refused(empty, overrides, message):
         ("- 1", "must be a YAML mapping of sections"),
         ("", "must be a YAML mapping of sections"),
         ("model: {tokens: [}", "line 1: is not valid YAML"),
+        ("train:\n  epochs: 3\n  seed: 0\n  epochs: 4", "line 4: is not valid YAML: epochs stands there twice"),
         ("a: !!python/object/apply:os.system [ls]", "is not valid YAML"),
     ],
 )

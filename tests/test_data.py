@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from src import data, runtime
+from src import data, runtime, sources
 from src.config import load
 from src.errors import UserError
 
@@ -23,7 +23,7 @@ def batches(loader):
 
 def test_imagenet_layout(tmp_path, photos):
     config = make(tmp_path, f"data.root={photos}")
-    source = data.open_source(config.data)
+    source = sources.open_source(config.data)
     assert source.classes == ("ant", "bee", "cat")
     assert (source.splits["train"].images, source.splits["val"].images) == (18, 9)
     train = batches(data.train_loader(source, config, 3, epoch=1))
@@ -41,19 +41,19 @@ def test_imagenet_layout(tmp_path, photos):
 
 def test_class_folders_without_splits_hold_out_a_fixed_part(tmp_path, photos):
     config = make(tmp_path, f"data.root={photos / 'train'}", "data.val_fraction=0.3")
-    source = data.open_source(config.data)
+    source = sources.open_source(config.data)
     train, val = source.splits["train"], source.splits["val"]
     assert (train.images, val.images) == (13, 5)
     assert sorted(train.places + val.places) == list(range(18))
-    assert data.open_source(config.data) == source
-    assert data.open_source(config.data, splits=("val",)).splits["val"] == val
+    assert sources.open_source(config.data) == source
+    assert sources.open_source(config.data, splits=("val",)).splits["val"] == val
     runtime.set_seeds(0, 1)
     assert sum(len(x) for x, _ in batches(data.val_loader(source, config))) == 5
     assert len(batches(data.train_loader(source, config, 3, epoch=1))) == 2
 
 
 def test_order_and_augmentation_follow_from_seed_and_epoch(tmp_path, photos):
-    source = data.open_source(make(tmp_path, f"data.root={photos}").data)
+    source = sources.open_source(make(tmp_path, f"data.root={photos}").data)
 
     def epoch(seed, number):
         config = make(tmp_path, f"data.root={photos}", f"train.seed={seed}")
@@ -70,7 +70,7 @@ def test_the_deit_recipe_mixes_labels(tmp_path, photos):
         tmp_path, f"data.root={photos}", "data.mixup=0.8", "data.cutmix=1.0", "data.random_erasing=0.25",
         "data.auto_augment=randaug-m9-mstd0.5-inc1", "data.interpolation=bicubic",
     )  # fmt: skip
-    source = data.open_source(config.data)
+    source = sources.open_source(config.data)
     for images, labels in batches(data.train_loader(source, config, 3, epoch=1)):
         assert images.dtype == labels.dtype == np.float32
         assert np.isfinite(images).all()
@@ -88,10 +88,10 @@ def write_cifar(path, header):
 
 @pytest.mark.parametrize(("name", "header", "classes"), [("cifar10", 1, 10), ("cifar100", 2, 100)])
 def test_cifar_in_its_binary_layout(tmp_path, name, header, classes):
-    write_cifar(tmp_path / data.CIFAR_FILES[name, "test"], header)
+    write_cifar(tmp_path / sources.CIFAR_FILES[name, "test"], header)
     splits = ["data.train_split=test", "data.val_split=test", "data.auto_augment=randaug-m9", "data.batch_size=1000"]
     config = make(tmp_path, f"data.root={tmp_path}", f"data.name={name}", *splits)
-    source = data.open_source(config.data)
+    source = sources.open_source(config.data)
     assert len(source.classes) == classes
     assert [x.shape for x, _ in batches(data.train_loader(source, config, classes, epoch=1))] == 10 * [
         (1000, 3, 32, 32)
@@ -103,11 +103,11 @@ def test_cifar_in_its_binary_layout(tmp_path, name, header, classes):
 def test_digits_are_written_once_as_an_image_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = make(tmp_path, "model.image_size=16", "data.crop_pct=1.0")
-    source = data.open_source(config.data)
+    source = sources.open_source(config.data)
     assert (source.splits["train"].images, source.splits["val"].images) == (1437, 360)
     assert len(source.classes) == 10
     stamp = (tmp_path / "data/digits").stat().st_mtime_ns
-    assert data.open_source(config.data) == source
+    assert sources.open_source(config.data) == source
     assert (tmp_path / "data/digits").stat().st_mtime_ns == stamp
     assert os.listdir(tmp_path / "data") == ["digits"]
     assert batches(data.val_loader(source, config))[0][0].shape == (6, 3, 16, 16)
@@ -116,7 +116,7 @@ def test_digits_are_written_once_as_an_image_folder(tmp_path, monkeypatch):
 def test_missing_and_empty_folders_are_refused(tmp_path, photos):
     def refused(*overrides):
         with pytest.raises(UserError) as error:
-            data.open_source(make(tmp_path, *overrides).data)
+            sources.open_source(make(tmp_path, *overrides).data)
         return str(error.value)
 
     assert "nowhere is not a folder" in refused(f"data.root={tmp_path}/nowhere")
@@ -134,11 +134,11 @@ def test_splits_of_different_classes_are_refused(tmp_path, photos):
     shutil.copytree(photos, tmp_path / "copy")
     shutil.move(tmp_path / "copy/val/cat", tmp_path / "copy/val/dog")
     with pytest.raises(UserError, match="different classes: cat, dog only in one"):
-        data.open_source(make(tmp_path, f"data.root={tmp_path}/copy").data)
+        sources.open_source(make(tmp_path, f"data.root={tmp_path}/copy").data)
 
 
 def test_more_classes_than_outputs_are_refused(tmp_path, photos):
-    source = data.open_source(make(tmp_path, f"data.root={photos}").data)
+    source = sources.open_source(make(tmp_path, f"data.root={photos}").data)
     source.check_fits(3)
     with pytest.raises(UserError, match=r"set model\.num_classes=3"):
         source.check_fits(2)
@@ -147,7 +147,7 @@ def test_more_classes_than_outputs_are_refused(tmp_path, photos):
 def test_augmentation_does_not_depend_on_threads(tmp_path, photos):
     options = ["data.auto_augment=randaug-m9-mstd0.5", "data.mixup=0.8", "data.cutmix=1.0", "data.random_erasing=0.5"]
     config = make(tmp_path, f"data.root={photos}", "data.workers=2", *options)
-    source = data.open_source(config.data)
+    source = sources.open_source(config.data)
 
     def epoch(number):
         runtime.set_seeds(0, number)
@@ -164,4 +164,4 @@ def test_augmentation_does_not_depend_on_threads(tmp_path, photos):
 
 def test_more_workers_than_cores_are_as_many_as_there_are(tmp_path, photos):
     config = make(tmp_path, f"data.root={photos}", "data.workers=512")
-    assert len(batches(data.train_loader(data.open_source(config.data), config, 3, epoch=1))) == 3
+    assert len(batches(data.train_loader(sources.open_source(config.data), config, 3, epoch=1))) == 3

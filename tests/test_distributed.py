@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src import data, runtime
+from src import data, runtime, sources
 from src.config import load
 from src.distributed import Group
 from src.errors import UserError
@@ -104,7 +104,7 @@ def test_processes_share_images_without_overlap_or_loss(colours, tmp_path):
     file = tmp_path / "config.yaml"
     file.write_text(f"{MODEL}data: {{root: {colours}, {PLAIN}, batch_size: 5}}")
     config = load(file)
-    source = data.open_source(config.data)
+    source = sources.open_source(config.data)
 
     def labels_and_sums(loader):
         rows = []
@@ -130,7 +130,7 @@ def test_more_processes_than_images_are_refused(colours, tmp_path):
     file = tmp_path / "config.yaml"
     file.write_text(f"{MODEL}data: {{root: {colours}, batch_size: 200}}")
     with pytest.raises(UserError, match=r"batch_size 200 for each of 2 processes exceeds the 320 training images"):
-        data.open_source(load(file).data, group=Group(0, 2))
+        sources.open_source(load(file).data, group=Group(0, 2))
 
 
 def test_distribute_without_msrun_is_refused():

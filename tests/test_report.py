@@ -2,6 +2,7 @@
 
 import html
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -20,17 +21,18 @@ from src.report.runs import read_runs
 from src.tools import report
 from src.training import session
 from src.training.checkpoint import save_network
-from src.training.run_folder import COLUMNS, RunFolder
+from src.training.metrics import COLUMNS, Metrics
+from src.training.run_folder import RunFolder
 from tests.conftest import ROOT
 
 MODEL = ["model.image_size=16", "model.embed_dim=16", "model.num_heads=2", "model.depth=4", "data.workers=1"]
 NASTY = '<b>&amp;"x"</b>'
 ROWS = (
-    (1, 1, "none", "2.300001", "1.000000e-04", "20.1000", "90.0000", "", "9.10"),
-    (2, 1, "none", "2.100002", "2.000000e-04", "", "", "810.00", "8.20"),
-    (3, 2, "2(50%)+4", "1.900003", "3.000000e-04", "33.3300", "91.0000", "903.00", "7.30"),
-    (4, 2, "2(50%)+4", "nan", "2.000000e-04", "60.4400", "92.0000", "1004.00", "6.40"),
-    (5, 2, "2(50%)+4", "1.500005", "1.000000e-04", "55.5500", "93.0000", "1105.00", "5.50"),
+    Metrics(1, 1, "none", 2.300001, 1e-4, 20.1, 90.0, None, 9.1),
+    Metrics(2, 1, "none", 2.100002, 2e-4, None, None, 810.0, 8.2),
+    Metrics(3, 2, "2(50%)+4", 1.900003, 3e-4, 33.33, 91.0, 903.0, 7.3),
+    Metrics(4, 2, "2(50%)+4", math.nan, 2e-4, 60.44, 92.0, 1004.0, 6.4),
+    Metrics(5, 2, "2(50%)+4", 1.500005, 1e-4, 55.55, 93.0, 1105.0, 5.5),
 )
 
 
@@ -58,7 +60,7 @@ def make_run(images, tmp_path_factory):
         run = RunFolder.create(config, "test", sorted(path.name for path in (images / "val").iterdir()))
         run.note_environment({"hardware": "A <machine>", "mindspore": "2.10.0", "date": "2026-11-20"})
         for row in ROWS[:epochs]:
-            run.write_row(dict(zip(COLUMNS, row)))
+            run.write_epoch(row)
         if best:
             save_network(run.best, config, from_config(config.model))
         return run
@@ -93,7 +95,8 @@ def table(text, label):
 
 def test_numbers_are_those_of_the_metrics(one):
     _, text = one
-    assert table(text, "Epochs of finished") == [list(COLUMNS), *[list(map(str, row)) for row in ROWS]]
+    assert table(text, "Epochs of finished") == [list(COLUMNS), *[list(row.cells) for row in ROWS]]
+    assert ROWS[3].cells == ("4", "2", "2(50%)+4", "", "2.000000e-04", "60.4400", "92.0000", "1004.00", "6.40")
     results = dict(table(text, "Results"))
     assert results["Schedule"] == "2(50%)+4"
     assert results["Training throughput"] == "1004 img/s median of epochs 3 to 5, 2(50%)+4"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src import data, scan
+from src import data, scan, sources
 from src.config import load
 from src.errors import FailureError, UserError
 
@@ -31,7 +31,7 @@ def source_of(folder, tmp_path, *options):
     config = tmp_path / "config.yaml"
     config.write_text(f"data: {{root: {folder}, batch_size: 4, workers: 1}}\nmodel: {{image_size: 8}}")
     config = load(config, options)
-    return config, data.open_source(config.data)
+    return config, sources.open_source(config.data)
 
 
 def damages(good):
@@ -89,7 +89,7 @@ def test_places_are_those_of_the_files(folder, tmp_path):
         for images, labels in loader.create_tuple_iterator(num_epochs=1, output_numpy=True)
         for image, label in zip(images, labels)
     ]
-    files = data.files_of(checked.splits["val"], checked.classes)
+    files = sources.files_of(checked.splits["val"], checked.classes)
     assert len(files) == 58
     for (value, label), path in zip(seen, files):
         expected = int(np.asarray(Image.open(path).convert("RGB")).mean().round())
@@ -139,7 +139,7 @@ def test_odd_images_are_decoded_right(folder, tmp_path):
     loader = data.val_loader(checked, config)
     means = {}
     images = np.concatenate([x for x, _ in loader.create_tuple_iterator(num_epochs=1, output_numpy=True)])
-    for path, image in zip(data.files_of(checked.splits["val"], checked.classes), images):
+    for path, image in zip(sources.files_of(checked.splits["val"], checked.classes), images):
         means[path.name] = [round(255 * float(channel.mean())) for channel in image]
     for name in ("palette.png", "alpha.png", "cmyk.jpg", "rotated.jpg", "wrong.jpg"):
         r, g, b = means[name]

@@ -1,12 +1,16 @@
 """The experiments: rows, statistics, and the command that trains them and does nothing twice."""
 
 import csv
+import json
 import math
+import os
 import signal
 import subprocess
+from dataclasses import replace
 
 import pytest
 
+from src.environment import share_cores
 from src.errors import UserError
 from src.tools.experiments import Result, Row, margin, read_results, read_rows, summarise, write_results
 from src.tools.paper import TABLE1
@@ -32,7 +36,7 @@ def test_the_shipped_rows_are_the_papers_and_the_ablations():
         ("a: {b: c}", "must be a mapping of groups to lists of rows"),
         ("a: [{train.epochs: 3}]", "a row is a schedule, or a mapping with tokens, not {'train.epochs': 3}"),
         ("a: [6(55%+11]", r"tokens spec '6\(55%\+11': it is not of the notation"),
-        ("a: [", "cannot be read: "),
+        ("a: [", "line 1: is not valid YAML: "),
     ],
 )
 def test_a_bad_file_of_rows_is_refused(tmp_path, text, message):
@@ -55,6 +59,8 @@ def test_statistics_are_of_pairs_of_one_seed():
     assert (skip.seeds, skip.difference) == (2, 1.5)
     assert math.isclose(skip.gain, 0.25)
     assert math.isclose(skip.margin, 12.7062047 * math.sqrt(0.5) / math.sqrt(2), rel_tol=1e-6)
+    disturbed = [result("none", 3, 92.0), result("6(55%)+11", 3, 92.0, 10.0)]
+    assert math.isclose(summarise(results + disturbed)[Row("6(55%)+11")].gain, 0.2)
     other = found[Row("6(55%)+11", ("train.warmup_dense_epochs=0",))]
     assert (other.difference, other.margin, other.sd) == (-10.0, None, None)
 
@@ -71,6 +77,17 @@ def test_results_read_back(tmp_path):
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match=r"are not a results\.csv of"):
         read_results(tmp_path / "other.csv")
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system does not bind processes to cores")
+@pytest.mark.parametrize("number", [1, 2, 3, 1000])
+def test_trainings_at_a_time_share_the_cores(number):
+    shares = share_cores(number)
+    assert len(shares) == number
+    assert {len(share) for share in shares} == {len(os.sched_getaffinity(0)) // number}
+    bound = [core for share in shares for core in share]
+    assert len(set(bound)) == len(bound)
+    assert set(bound) <= os.sched_getaffinity(0)
 
 
 def test_the_front_holds_what_nothing_beats():
@@ -90,10 +107,18 @@ def test_a_table_goes_on_and_does_nothing_twice(tmp_path, photos):
     assert job.returncode == 128 + signal.SIGTERM
     assert said.endswith("\nSIGTERM: stopped; the same command goes on\n")
     assert len((tmp_path / "out" / "results.csv").read_text().splitlines()) == 2
+    (trained,) = read_results(tmp_path / "out" / "results.csv")
+    part = run_module("src.tools.table1", *options, "train.epochs=2", "--finished", cwd=tmp_path)
+    assert (part.returncode, part.stdout.count("\n| `"), part.stdout.count("\n| `none` | 1 |")) == (0, 1, 1)
+    assert read_results(tmp_path / "out" / "results.csv") == [trained]
+    assert (tmp_path / "out" / "accuracy.png").read_bytes().startswith(b"\x89PNG")
     first = (tmp_path / "out/none/seed0/checkpoints/last.ckpt").stat().st_mtime_ns
 
-    done = run_module("src.tools.table1", *options, "train.epochs=2", cwd=tmp_path)
+    done = run_module("src.tools.table1", *options, "--jobs", "2", "train.epochs=2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    (cores,) = {json.loads(file.read_text())[-1]["hardware"].split(", ")[1]
+                for file in (tmp_path / "out").glob("1_50_random_3/seed?/environment.json")}  # fmt: skip
+    assert cores == f"{max(map(len, share_cores(2))) or os.cpu_count()} cores"
     assert "4 trainings, of which 1 are done, in out" in done.stdout
     assert (tmp_path / "out/none/seed0/checkpoints/last.ckpt").stat().st_mtime_ns == first
     with (tmp_path / "out" / "results.csv").open() as file:
@@ -112,20 +137,32 @@ def test_a_table_goes_on_and_does_nothing_twice(tmp_path, photos):
     for name in ("accuracy.png", "curves.png"):
         assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
 
-    again = run_module("src.tools.table1", *options, "train.epochs=2", cwd=tmp_path)
-    assert "4 trainings, of which 4 are done, in out" in again.stdout
-    assert again.stdout.endswith(done.stdout[done.stdout.index("| schedule") :])
+    trained = read_results(tmp_path / "out" / "results.csv")
+    timed = run_module("src.tools.table1", *options, "train.epochs=2", "--measure", cwd=tmp_path)
+    assert timed.stdout.startswith("4 trainings, of which 4 are done, in out\n")
+    assert "Training speed: 15 rounds of 3 steps in turns, batch 6, hardware: " in timed.stdout
+    speeds = json.loads((tmp_path / "out" / "speeds.json").read_text())["img_s"]
+    measured = read_results(tmp_path / "out" / "results.csv")
+    assert measured == [replace(result, img_s=speeds[result.tokens]) for result in trained]
+    assert len(set(speeds.values())) == 2
+    kept = run_module("src.tools.table1", *options, "train.epochs=2", "--finished", cwd=tmp_path)
+    assert (
+        kept.stdout == "4 trainings, of which 4 are done, in out\n" + timed.stdout[timed.stdout.index("| schedule") :]
+    )
     other = run_module("src.tools.table1", *options, "train.epochs=3", cwd=tmp_path)
     assert (other.returncode, other.stderr.count("\n")) == (2, 1)
     assert "was trained under another configuration; name another --output" in other.stderr
 
 
 def test_a_row_that_cannot_be_trained_is_refused_before_any_is(tmp_path):
+    (tmp_path / "deeper.yaml").write_text("rows: [{tokens: none, model.depth: 13}]")
     quick = ["--config", ROOT / "configs/quickstart.yaml"]
     for options, message in (
         ([*quick, "--specs", "none", "6(55%)+13"], "block 13 is out of range"),
         ([*quick, "--rows", "nowhere.yaml"], "rows nowhere.yaml cannot be read"),
         ([*quick, "--seeds", "0"], "--seeds 0 and --jobs 1 must be 1 or more"),
+        ([*quick, "--specs", "none", "--finished"], "no dense training is finished in out"),
+        ([*quick, "--rows", "deeper.yaml", "--measure"], "--measure compares schedules of one model and data; the row"),
         ([], "--config is missing"),
     ):
         done = run_module("src.tools.table1", *options, "--output", "out", cwd=tmp_path)

@@ -11,7 +11,7 @@ import pytest
 from mindspore import Tensor
 from PIL import Image
 
-from src import data, pictures, sheets
+from src import data, pictures, sheets, sources
 from src.config import load
 from src.errors import UserError
 from src.models import Trace, trace
@@ -217,8 +217,8 @@ def test_text_is_shortened_to_its_room():
 
 def test_files_are_seen_as_validation_sees_them(tmp_path, photos):
     config = make_config(tmp_path, f"data.root={photos}", "model.image_size=[16, 32]")
-    source = data.open_source(config.data)
-    files = data.files_of(source.splits["val"], source.classes)
+    source = sources.open_source(config.data)
+    files = sources.files_of(source.splits["val"], source.classes)
     whole = np.concatenate([images for images, _ in data.batches(data.val_loader(source, config), output_numpy=True)])
     assert (data.read_images(files, config) == whole).all()
     some, labels = data.val_images(source, config, [1, 8])
@@ -230,7 +230,7 @@ def test_cifar_images_by_number_and_from_files(tmp_path):
     write_cifar(tmp_path / "test_batch.bin", 1)
     splits = ["data.train_split=test", "data.val_split=test", "data.name=cifar10", "model.image_size=32"]
     config = make_config(tmp_path, f"data.root={tmp_path}", *splits)
-    _, labels = data.val_images(data.open_source(config.data, ("val",)), config, [3, 9_997])
+    _, labels = data.val_images(sources.open_source(config.data, ("val",)), config, [3, 9_997])
     assert labels.tolist() == [3, 7]
     image = noise(1, 32, 32)
     Image.fromarray(image[0]).save(tmp_path / "image.png")

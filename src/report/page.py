@@ -15,8 +15,8 @@ from src.config import Config
 from src.errors import UserError
 from src.files import write_atomically
 from src.report import curves, tokens
-from src.report.runs import Row, Run, read_runs
-from src.training.run_folder import COLUMNS
+from src.report.runs import Run, read_runs
+from src.training.metrics import COLUMNS, Metrics
 
 NONE = "–"
 NAMES = {"mindspore": "MindSpore", "mindcv": "MindCV", "numpy": "NumPy"}  # others are words
@@ -184,7 +184,7 @@ def _epochs(run: Run) -> Cell:
     return Cell(f"{run.done} of {planned}", "not finished" if run.done < planned else "")
 
 
-def _percent(row: Optional[Row], first: Optional[Row], metric: str, of_epoch: bool = False) -> Cell:
+def _percent(row: Optional[Metrics], first: Optional[Metrics], metric: str, of_epoch: bool = False) -> Cell:
     value = getattr(row, metric) if row else None
     if value is None:
         return Cell(NONE, "not evaluated yet")

@@ -1,7 +1,5 @@
 """What a report says of a run, read from its folder."""
 
-import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -9,29 +7,10 @@ from pathlib import Path
 from typing import Optional
 
 from src.config import Config, load, with_classes
-from src.errors import UserError
 from src.models import SkipViT, from_config
+from src.training.metrics import Metrics, speed
 from src.training.phases import Phase
-from src.training.run_folder import COLUMNS, RunFolder
-
-
-@dataclass(frozen=True)
-class Row:
-    """An epoch of metrics.csv; None where a cell is empty or not finite.
-
-    Attributes:
-        cells: The row as it is written there.
-    """
-
-    epoch: int
-    phase: int
-    tokens: str
-    loss: Optional[float]
-    lr: Optional[float]
-    top1: Optional[float]
-    top5: Optional[float]
-    img_s: Optional[float]
-    cells: tuple[str, ...]
+from src.training.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -50,7 +29,7 @@ class Run:
     config: Config
     here: Config
     classes: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[Metrics, ...]
     network: SkipViT
 
     @property
@@ -63,13 +42,13 @@ class Run:
         return self.rows[-1].epoch if self.rows else 0
 
     @property
-    def best(self) -> Optional[Row]:
+    def best(self) -> Optional[Metrics]:
         """The epoch of the best top-1, in the last phase that was evaluated: best.ckpt is of it."""
         evaluated = [row for row in self.rows if row.top1 is not None]
         return max(evaluated, key=lambda row: (row.phase, row.top1, -row.epoch), default=None)
 
     @property
-    def final(self) -> Optional[Row]:
+    def final(self) -> Optional[Metrics]:
         """The last epoch that was evaluated."""
         return next((row for row in reversed(self.rows) if row.top1 is not None), None)
 
@@ -81,9 +60,8 @@ class Run:
 
     @property
     def img_s(self) -> Optional[float]:
-        """Images per second in training: the median of the epochs of the last phase."""
-        speeds = [row.img_s for row in self.rows if row.phase == self.rows[-1].phase and row.img_s is not None]
-        return statistics.median(speeds) if speeds else None
+        """Images per second in training, in the last phase."""
+        return speed(self.rows)
 
 
 def read_runs(paths: Sequence[str], overrides: Sequence[str] = ()) -> list[Run]:
@@ -102,26 +80,10 @@ def read_runs(paths: Sequence[str], overrides: Sequence[str] = ()) -> list[Run]:
 def _read(folder: RunFolder, name: str, overrides: Sequence[str]) -> Run:
     config = load(folder.config)
     here = load(folder.config, overrides)
-    classes = folder.classes.read_text(encoding="utf-8").splitlines() if folder.classes.is_file() else []
+    classes = folder.read_classes()
     config, here = (with_classes(c, len(classes) or 1000) for c in (config, here))
-    rows = [_row(folder, number, cells) for number, cells in enumerate(folder.read_rows(), 2)]
-    return Run(name, folder, config, here, tuple(classes), tuple(rows), from_config(config.model))
-
-
-def _row(folder: RunFolder, line: int, cells: dict[str, str]) -> Row:
-    try:
-        numbers = [_number(cells[column]) for column in ("loss", "lr", "top1", "top5", "img_s")]
-        texts = tuple(cells[column] for column in COLUMNS)
-        return Row(int(cells["epoch"]), int(cells["phase"]), cells["tokens"], *numbers, texts)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{folder.metrics}, line {line}: is not a row of metrics ({', '.join(COLUMNS)}); mend or remove it"
-        ) from error
-
-
-def _number(text: str) -> Optional[float]:
-    value = float(text) if text else math.nan
-    return value if math.isfinite(value) else None
+    rows = tuple(folder.read_metrics())
+    return Run(name, folder, config, here, classes, rows, from_config(config.model))
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

@@ -8,12 +8,13 @@ from typing import Optional
 from PIL import Image
 
 from src import runtime
-from src.data import Source, open_source, val_sample
+from src.data import val_sample
 from src.errors import UserError, first_line
 from src.pictures import token_sheet
 from src.report.runs import Run
-from src.scan import check_images
-from src.weights import load_checkpoint
+from src.scan import usable
+from src.sources import Source, open_source
+from src.weights import read_checkpoint
 
 IMAGES = 6
 LARGE = 400_000  # bytes of PNG, from which on a picture is a JPEG
@@ -41,7 +42,7 @@ def draw(run: Run) -> TokenPicture:
     try:
         source = _source(run)
         images, labels = val_sample(source, run.here, IMAGES)
-        load_checkpoint(run.network, run.folder.best)
+        read_checkpoint(run.folder.best).load_into(run.network)
         data = run.here.data
         title = f"{run.name}, {run.config.model.tokens}"
         sheet = token_sheet(run.network, images, data.mean, data.std, title, source.classes, labels.tolist())
@@ -60,8 +61,7 @@ def _source(run: Run) -> Source:
     """
     source = open_source(run.here.data, ("val",))
     run.folder.check_classes(source.classes)
-    if run.here.data.on_bad_image == "skip":
-        source, _ = check_images(source, "skip", runtime.cache_folder())
+    source = usable(source, run.here.data.on_bad_image, runtime.cache_folder())
     if not source.splits["val"].images:
         raise UserError("there are no validation images")
     return source

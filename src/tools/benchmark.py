@@ -86,6 +86,25 @@ def measure(config: Config, specs: Sequence[str], pairs: int, steps: int, peers:
     return report
 
 
+def time_training(config: Config, specs: Sequence[str], pairs: int, steps: int) -> dict[str, Timing]:
+    """Set up the device, and time a training step of every spec, in turns as `measure` does; gains are over the first.
+
+    Returns:
+        Seconds of a step of `data.batch_size` images, by spec.
+    """
+    from mindspore import Tensor
+
+    runtime.set_up(config.runtime.device_target, config.runtime.fused_kernels, config.train.amp_level)
+    config = replace(config, model=replace(config.model, tokens=specs[0]))
+    state, batch = _new_state(config), [Tensor(array) for array in sizes_of(config).batch()]
+    runs = {}
+    for number, spec in enumerate(specs, 1):
+        log.info("compiling %s (%d of %d)", spec, number, len(specs))
+        runs[spec] = _training(config, state, spec, batch)
+    log.info("timing training: %d rounds of %d steps", pairs, steps)
+    return interleave(runs, pairs, steps, base=specs[0])
+
+
 def _row(spec: str, timings: dict[str, Timing], ideal: float, sizes: Sizes) -> dict:
     """A schedule's figures."""
     train, infer, moves = timings[f"train {spec}"], timings[f"infer {spec}"], timings.get(f"moves {spec}")
@@ -178,16 +197,15 @@ def _contestants(config: Config, sizes: Sizes, specs: Sequence[str]) -> tuple[di
     from src.tools import token_moves
 
     state = _new_state(config)
-    images, labels = (Tensor(array) for array in sizes.batch())
+    batch = [Tensor(array) for array in sizes.batch()]
     runs, plans, moves = {}, {}, {}
     for number, spec in enumerate(specs, 1):
         log.info("compiling %s (%d of %d)", spec, number, len(specs))
-        step = state.step(config, spec)
-        runs[f"train {spec}"] = _runner(step, images, labels, *step.network.draw(sizes.batch_size, 0))
+        runs[f"train {spec}"] = _training(config, state, spec, batch)
         network = state.network.with_tokens(spec)
         plans[spec] = network.plan
         network.set_train(False)
-        runs[f"infer {spec}"] = _runner(network, images, *network.draw(sizes.batch_size, 0))
+        runs[f"infer {spec}"] = _runner(network, batch[0], *network.draw(sizes.batch_size, 0))
         if any(network.plan.kept):
             moves[f"moves {spec}"] = token_moves.runner(network, sizes.batch_size)
     return runs, plans, moves
@@ -199,6 +217,12 @@ def _new_state(config: Config) -> "State":  # noqa: F821
     from src.training.state import new_state
 
     return new_state(config, lambda: from_config(config.model, config.train.amp_level), [1e-4] * 100_000)
+
+
+def _training(config: Config, state: "State", spec: str, batch: Sequence["Tensor"]) -> Callable[[], None]:  # noqa: F821
+    """A call of a compiled training step."""
+    step = state.step(config, spec)
+    return _runner(step, *batch, *step.network.draw(len(batch[0]), 0))
 
 
 def _runner(cell: "nn.Cell", *inputs: "Tensor") -> Callable[[], None]:  # noqa: F821
@@ -219,11 +243,9 @@ def _probe(config: Config) -> dict[str, float]:
     from mindspore import Tensor
 
     runtime.set_up(config.runtime.device_target, config.runtime.fused_kernels, config.train.amp_level)
-    images, labels = (Tensor(array) for array in sizes_of(config).batch())
-    step = _new_state(config).step(config, config.model.tokens)
-    draws = step.network.draw(len(images), 0)
+    batch, state = [Tensor(array) for array in sizes_of(config).batch()], _new_state(config)
     started = time.perf_counter()
-    run = _runner(step, images, labels, *draws)
+    run = _training(config, state, config.model.tokens, batch)
     compiled = time.perf_counter() - started
     for _ in range(2):
         run()
@@ -262,7 +284,8 @@ def _is_installed(kind: str) -> bool:
 
 def _time_data(config: Config) -> float:
     """Images per second of one epoch of a configuration's training data, without a model."""
-    from src.data import batches, open_source, train_loader
+    from src.data import batches, train_loader
+    from src.sources import open_source
 
     source = open_source(config.data)
     runtime.set_seeds(config.train.seed, 1)

@@ -12,9 +12,11 @@ from typing import Optional
 import yaml
 from scipy import stats
 
+from src.config import read_yaml
 from src.errors import UserError
 from src.files import write_atomically
 from src.models.schedule import parse
+from src.training.metrics import speed
 from src.training.run_folder import RunFolder
 
 CONFIDENCE = 0.95
@@ -42,7 +44,8 @@ class Result:
         tokens, overrides: Of its row; the overrides separated by spaces.
         top1: Percent, after the last epoch.
         best_top1: Percent, the best of the last phase's epochs, chosen on the images that it is measured on.
-        img_s: Images per second in training, the median of the last phase's epochs; NaN if it was resumed at its end.
+        img_s: Images per second in training, the median of the last phase's epochs (NaN if it was resumed at its end),
+            or as measured for its schedule.
         seconds: Of training in all epochs, compiling included.
         ideal_gain: Of the schedule, a fraction.
     """
@@ -68,9 +71,9 @@ class Summary:
 
     Attributes:
         seeds: How many.
-        img_s, top1: Means; img_s is None if it is known of no seed.
-        sd: Standard deviation of top-1 over seeds; None for one seed.
-        gain: Over the dense model's img/s, a fraction: the mean over seeds.
+        img_s: The median; None if it is known of no seed.
+        gain: Over the dense model's img/s of the same seed, a fraction: the median, for a machine may be disturbed.
+        top1, sd: Mean and standard deviation over seeds; the latter is None for one seed.
         ideal_gain: A fraction.
         difference, margin: Mean difference of top-1 to the dense model of the same seed, and half the width of its
             95% confidence interval (Student's t over the pairs, None for fewer than two); percentage points.
@@ -94,10 +97,10 @@ def read_rows(path: Path) -> dict[str, list[Row]]:
         UserError: The file cannot be read, or is no mapping of groups to rows.
     """
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"rows {path} cannot be read: {' '.join(str(error).split())}") from error
-    if not isinstance(tree, dict) or not all(isinstance(rows, list) and rows for rows in tree.values()):
+        tree = read_yaml(path.read_text(encoding="utf-8"), f"rows {path}")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"rows {path} cannot be read: {error}") from error
+    if not isinstance(tree, dict) or not tree or not all(isinstance(rows, list) and rows for rows in tree.values()):
         raise UserError(f"rows {path}: must be a mapping of groups to lists of rows, like configs/table1.yaml")
     return {str(group): [_row(entry, path) for entry in rows] for group, rows in tree.items()}
 
@@ -113,19 +116,24 @@ def _row(entry: object, path: Path) -> Row:
 
 
 def result_of(run: RunFolder, row: Row, seed: int, ideal_gain: float) -> Result:
-    """What a finished run came to."""
-    rows = run.read_rows()
-    last = [entry for entry in rows if entry["phase"] == rows[-1]["phase"]]
-    speeds = [float(entry["img_s"]) for entry in last if entry["img_s"]]
+    """What a finished run came to.
+
+    Raises:
+        UserError: Its metrics are not those of a whole training.
+    """
+    rows = run.read_metrics()
+    if rows[-1].top1 is None:
+        raise UserError(f"{run.metrics}: the last epoch has no top-1; mend it, or remove the run to train it again")
+    img_s = speed(rows)
     return Result(
         row.tokens,
         " ".join(row.overrides),
         seed,
-        epochs=int(rows[-1]["epoch"]),
-        top1=float(rows[-1]["top1"]),
-        best_top1=max(float(entry["top1"]) for entry in last if entry["top1"]),
-        img_s=round(statistics.median(speeds), 2) if speeds else math.nan,
-        seconds=round(sum(float(entry["seconds"]) for entry in rows), 1),
+        epochs=rows[-1].epoch,
+        top1=rows[-1].top1,
+        best_top1=max(entry.top1 for entry in rows if entry.phase == rows[-1].phase and entry.top1 is not None),
+        img_s=math.nan if img_s is None else round(img_s, 2),
+        seconds=round(sum(entry.seconds or 0 for entry in rows), 1),
         ideal_gain=round(ideal_gain, 6),
     )
 
@@ -175,8 +183,8 @@ def _summary(row: Row, seeds: Mapping[int, Result], dense: Mapping[int, Result])
     return Summary(
         row,
         seeds=len(runs),
-        img_s=_mean(run.img_s for run in runs),
-        gain=_mean(gains) if compared else None,
+        img_s=_median(run.img_s for run in runs),
+        gain=_median(gains) if compared else None,
         ideal_gain=runs[0].ideal_gain,
         top1=statistics.mean(run.top1 for run in runs),
         sd=statistics.stdev(run.top1 for run in runs) if len(runs) > 1 else None,
@@ -185,10 +193,10 @@ def _summary(row: Row, seeds: Mapping[int, Result], dense: Mapping[int, Result])
     )
 
 
-def _mean(values: Iterable[float]) -> Optional[float]:
+def _median(values: Iterable[float]) -> Optional[float]:
     """Of what is known."""
     known = [value for value in values if not math.isnan(value)]
-    return statistics.mean(known) if known else None
+    return statistics.median(known) if known else None
 
 
 def margin(values: Sequence[float]) -> Optional[float]:

@@ -153,14 +153,11 @@ def _known_difference(plan: Plan, known: Known) -> float:
 
 def _measure(config: Config, plans: Sequence[Plan], pairs: int) -> dict[str, float]:
     """Gains over the dense model on this device, as src.tools.benchmark measures them."""
-    from src import runtime
-    from src.tools.benchmark import measure
+    from src.tools.benchmark import time_training
 
     cli.start_log()
-    runtime.set_up(config.runtime.device_target, config.runtime.fused_kernels, config.train.amp_level)
     specs = ["none", *(str(plan.schedule) for plan in plans)]
-    report = measure(config, specs, pairs, steps=1, peers=(), data="")
-    return {row["spec"]: row["gain"] for row in report["rows"]}
+    return {spec: timing.gain for spec, timing in time_training(config, specs, pairs, steps=1).items()}
 
 
 def _parser() -> cli.Parser:

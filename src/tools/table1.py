@@ -3,73 +3,44 @@
 Example: python -m src.tools.table1 --config configs/quickstart.yaml --seeds 2 --specs none "6(45%)+fused" "6(55%)+11"
 
 Trainings that are finished are not done again, and one that was stopped goes on where it was. results.csv has a line a
-training, table.md the table, accuracy.png, curves.png and ablations.png the plots.
+training, table.md the table, accuracy.png, curves.png and ablations.png the plots. With --finished they are of what is
+finished, and nothing is trained. Training speeds are those of the trainings, or with --measure taken in turns when all
+are done, on a machine that should be idle then; speeds.json keeps them for the next time.
 """
 
 import argparse
 import dataclasses
+import fcntl
+import json
 import logging
 import re
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Optional
 
 from src import cli
-from src.config import Config, load
-from src.errors import FailureError, Interrupted, UserError
+from src.config import Config, load, with_classes
+from src.environment import environment
+from src.errors import UserError, first_line
 from src.files import write_atomically
 from src.models.schedule import Plan
-from src.progress import Progress
-from src.stop import STOP
-from src.tools.experiments import DENSE, Result, Row, Summary, read_rows, result_of, summarise, write_results
+from src.tools.experiments import DENSE, Result, Row, Summary, read_rows, summarise, write_results
 from src.tools.timing import markdown
+from src.tools.trainings import Training, train
 from src.training.run_folder import RUNS, RunFolder
 
-TRAIN = Path(__file__).resolve().parents[2] / "train.py"
-NO_RESULT = {"run", "runtime", "train.report", "train.tensorboard"}  # sections and keys that change none
-FILLED_IN = {"model.num_classes"}  # from the data
+ROUNDS, STEPS = 15, 3  # of measuring
+OF_SPEED = ("model.", "data.", "runtime.")  # keys that a training step's time may depend on
 
 log = logging.getLogger("skipvit")
 
 
 @dataclasses.dataclass(frozen=True)
-class Training:
-    """One row with one seed."""
+class Speeds:
+    """Training speeds that were measured in turns, in images per second by schedule, and where and how that was."""
 
-    row: Row
-    seed: int
-    config: Config
-    run: RunFolder
-    command: tuple[str, ...]
-    plan: Plan
-
-    @property
-    def finished(self) -> bool:
-        rows = self.run.read_rows()
-        return bool(rows) and int(rows[-1]["epoch"]) >= self.config.train.epochs
-
-    def result(self) -> Result:
-        return result_of(self.run, self.row, self.seed, self.plan.ideal_gain)
-
-    def check(self) -> None:
-        """Refuse a run folder of another experiment.
-
-        Raises:
-            UserError: The folder's configuration is another one.
-        """
-        if self.run.config.is_file() and _compared(load(self.run.config)) != _compared(self.config):
-            raise UserError(f"{self.run.path} was trained under another configuration; name another --output")
-
-    def start(self) -> subprocess.Popen:
-        """Begin, or go on, in a process of its own."""
-        arguments = ["--resume", str(self.run.path)] if self.run.config.is_file() else self.command
-        self.run.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.run.path.with_suffix(".output").open("a", encoding="utf-8") as output:
-            return subprocess.Popen([sys.executable, str(TRAIN), *arguments], stdout=output, stderr=output)
+    img_s: dict[str, float]
+    where: str
 
 
 def main(argv: Sequence[str]) -> None:
@@ -83,14 +54,23 @@ def main(argv: Sequence[str]) -> None:
     groups = {"schedules": [Row(spec) for spec in args.specs]} if args.specs else read_rows(Path(args.rows))
     output = Path(args.output or RUNS / f"table1-{Path(args.config).stem}")
     rows = list(dict.fromkeys([DENSE, *(row for group in groups.values() for row in group)]))
+    if args.measure:
+        _check_measurable(rows, config)
     plans = _plans(rows, args)
     trainings = [_training(row, seed, args, output, plans[row]) for seed in range(args.seeds) for row in rows]
     for training in trainings:
         training.check()
     log.info("%d trainings, of which %d are done, in %s", len(trainings), sum(t.finished for t in trainings), output)
-    _train(trainings, args.jobs, output, config)
-    _write(trainings, output, config)
-    _draw(trainings, groups, output)
+    if not args.finished:
+        train(trainings, args.jobs, lambda: _write(trainings, config, output))
+    trainings = [training for training in trainings if training.finished]
+    if DENSE not in {training.row for training in trainings}:
+        raise UserError(f"no dense training is finished in {output}, and all others are compared with it")
+    if args.measure:
+        classes = len(trainings[0].run.read_classes())
+        _measure((training.row for training in trainings), with_classes(config, classes), output)
+    results = _write(trainings, config, output)
+    _draw(trainings, summarise(results), groups, output)
     print((output / "table.md").read_text(encoding="utf-8"))
 
 
@@ -115,67 +95,50 @@ def _training(row: Row, seed: int, args: argparse.Namespace, output: Path, plan:
     return Training(row, seed, config, run, ("--config", args.config, *overrides), plan)
 
 
-def _compared(config: Config) -> dict[str, object]:
-    """The keys that decide a result."""
-    sections = dataclasses.asdict(config)
-    named = {f"{section}.{key}": value for section, keys in sections.items() for key, value in keys.items()}
-    return {name: value for name, value in named.items() if not {name, name.split(".")[0]} & (NO_RESULT | FILLED_IN)}
+def _write(trainings: Sequence[Training], config: Config, output: Path) -> list[Result]:
+    """Write results and table of what is finished, and give the results: with measured speeds where there are any."""
+    results, note = [training.result() for training in trainings if training.finished], _note(config)
+    speeds = _read_speeds(output)
+    if speeds and all(_of_one_model(result.row) and result.tokens in speeds.img_s for result in results):
+        results = [dataclasses.replace(result, img_s=speeds.img_s[result.tokens]) for result in results]
+        note += f" Training speed: {speeds.where}."
+    with (output / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # --finished may look while trainings go on
+        write_results(output / "results.csv", results)
+        write_atomically(output / "table.md", f"{table(summarise(results))}\n{note}\n")
+    return results
 
 
-def _train(trainings: Sequence[Training], jobs: int, output: Path, config: Config) -> None:
-    """Do what is not done yet, `jobs` at a time; the table is written anew after each."""
-    waiting = [training for training in trainings if not training.finished]
-    with (
-        Progress(len(trainings), "trainings", "run", done=len(trainings) - len(waiting)) as progress,
-        STOP.heed(),  # a signal while a training is being started would leave it alone
-        _ended() as running,
-    ):
-        while waiting or running:
-            if STOP.asked is not None:
-                raise Interrupted(STOP.asked, f"{STOP.asked.name}: stopped; the same command goes on")
-            while waiting and len(running) < jobs:
-                training = waiting.pop(0)
-                running[training.run.path] = (training, training.start())
-            time.sleep(0.2)
-            for training, job in [pair for pair in running.values() if pair[1].poll() is not None]:
-                del running[training.run.path]
-                _check_end(training, job)
-                progress.advance(1)
-                _write(trainings, output, config)
-                _report(training, progress.left())
+def _measure(rows: Iterable[Row], config: Config, output: Path) -> None:
+    """Measure the training step of every schedule in turns, and write speeds.json."""
+    from src.tools.benchmark import time_training
+
+    timings = time_training(config, list(dict.fromkeys(row.tokens for row in rows)), ROUNDS, STEPS)
+    facts = ", ".join(f"{key}: {value}" for key, value in environment(config).items())
+    where = f"{ROUNDS} rounds of {STEPS} steps in turns, batch {config.data.batch_size}, {facts}"
+    img_s = {spec: round(config.data.batch_size / timing.median, 2) for spec, timing in timings.items()}
+    write_atomically(output / "speeds.json", json.dumps(dataclasses.asdict(Speeds(img_s, where)), indent=1) + "\n")
 
 
-@contextmanager
-def _ended() -> Iterator[dict[Path, tuple[Training, subprocess.Popen]]]:
-    """Running trainings, which are stopped, with all saved, if this process is."""
-    running: dict[Path, tuple[Training, subprocess.Popen]] = {}
+def _read_speeds(output: Path) -> Optional[Speeds]:
+    path = output / "speeds.json"
     try:
-        yield running
-    finally:
-        for _, job in running.values():
-            job.send_signal(signal.SIGTERM)
-        for _, job in running.values():
-            job.wait()
+        return Speeds(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is not what --measure wrote; remove it: {first_line(error)}") from error
 
 
-def _check_end(training: Training, job: subprocess.Popen) -> None:
-    if job.returncode != 0:
-        output = training.run.path.with_suffix(".output")
-        said = output.read_text(encoding="utf-8").strip().splitlines() or [f"exit code {job.returncode}"]
-        why = said[-1].removeprefix("error: ")
-        raise FailureError(f"{training.row}, seed {training.seed} failed: {why} (all it said is in {output})")
+def _of_one_model(row: Row) -> bool:
+    """Whether a row's training step differs from the dense row's by its schedule alone."""
+    return not any(override.startswith(OF_SPEED) for override in row.overrides)
 
 
-def _report(training: Training, left: str) -> None:
-    result = training.result()
-    log.info("%s, seed %d: top-1 %.2f%%, %.0f img/s, %.0f s; %s left", training.row, training.seed, result.top1,
-             result.img_s, result.seconds, left)  # fmt: skip
-
-
-def _write(trainings: Sequence[Training], output: Path, config: Config) -> None:
-    results = [training.result() for training in trainings if training.finished]
-    write_results(output / "results.csv", results)
-    write_atomically(output / "table.md", f"{table(summarise(results))}\n{_note(config)}\n")
+def _check_measurable(rows: Sequence[Row], config: Config) -> None:
+    for row in rows:
+        if not _of_one_model(row):
+            raise UserError(f"--measure compares schedules of one model and data; the row {row} has others")
+    if not isinstance(config.model.image_size, int):
+        raise UserError("--measure: the images measured with are square; model.image_size must be one number")
 
 
 def table(summaries: Mapping[Row, Summary]) -> str:
@@ -191,17 +154,37 @@ def table(summaries: Mapping[Row, Summary]) -> str:
     ]
     lines = [
         [
-            f"`{row.tokens}`{''.join(f', `{override}`' for override in row.overrides)}",
+            label(row),
             str(found.seeds),
             "" if found.img_s is None else f"{found.img_s:.4g}",
             "" if found.gain is None else f"{100 * found.gain:+.1f}%",
             f"{100 * found.ideal_gain:+.1f}%",
-            f"{found.top1:.2f}" + ("" if found.sd is None else f" ± {found.sd:.2f}"),
-            _difference(found),
+            accuracy(found),
+            difference(found),
         ]
         for row, found in summaries.items()
     ]
     return markdown(header, lines)
+
+
+def label(row: Row) -> str:
+    """A row's name."""
+    return ", ".join(f"`{part}`" for part in (row.tokens, *row.overrides))
+
+
+def accuracy(found: Summary) -> str:
+    """Top-1 in percent, with the standard deviation over seeds."""
+    return f"{found.top1:.2f}" + ("" if found.sd is None else f" ± {found.sd:.2f}")
+
+
+def difference(found: Summary) -> str:
+    """Percentage points of top-1 to the dense model, with the 95% interval."""
+    if found.difference is None:
+        return ""
+    if found.margin is None:
+        return f"{found.difference:+.2f}"
+    low, high = found.difference - found.margin, found.difference + found.margin
+    return f"{found.difference:+.2f} ({low:+.2f} to {high:+.2f})"
 
 
 def _note(config: Config) -> str:
@@ -211,29 +194,24 @@ def _note(config: Config) -> str:
     )
 
 
-def _difference(found: Summary) -> str:
-    if found.difference is None:
-        return ""
-    if found.margin is None:
-        return f"{found.difference:+.2f}"
-    low, high = found.difference - found.margin, found.difference + found.margin
-    return f"{found.difference:+.2f} ({low:+.2f} to {high:+.2f})"
-
-
-def _draw(trainings: Sequence[Training], groups: Mapping[str, Sequence[Row]], output: Path) -> None:
+def _draw(
+    trainings: Sequence[Training], summaries: Mapping[Row, Summary], groups: Mapping[str, Sequence[Row]], output: Path
+) -> None:
     from src.tools.table1_plot import plot_accuracy, plot_curves, plot_groups
 
-    summaries = summarise([training.result() for training in trainings])
-    first = next(iter(groups.values()))
+    paired = {row for row, found in summaries.items() if row == DENSE or found.difference is not None}
+    groups = {name: [row for row in rows if row in paired] for name, rows in groups.items()}
+    first, *others = groups
     curves: dict[Row, list[list[tuple[int, float]]]] = {}
     for training in trainings:
-        points = [(int(line["epoch"]), float(line["top1"])) for line in training.run.read_rows() if line["top1"]]
+        points = [(epoch.epoch, epoch.top1) for epoch in training.run.read_metrics() if epoch.top1 is not None]
         curves.setdefault(training.row, []).append(points)
-    shown = list(dict.fromkeys([DENSE, *first]))
-    plot_accuracy([summaries[row] for row in shown], output / "accuracy.png")
+    shown = list(dict.fromkeys([DENSE, *groups[first]]))
+    timed = [row for row in shown if row == DENSE or summaries[row].gain is not None]
+    plot_accuracy([summaries[row] for row in timed], output / "accuracy.png")
     plot_curves({row: curves[row] for row in shown}, output / "curves.png")
-    if len(groups) > 1:
-        ablations = {name: [summaries[row] for row in rows] for name, rows in groups.items() if rows is not first}
+    ablations = {name: [summaries[row] for row in groups[name]] for name in others if groups[name]}
+    if ablations:
         plot_groups(ablations, summaries[DENSE], output / "ablations.png")
 
 
@@ -243,7 +221,13 @@ def _parser() -> cli.Parser:
     parser.add_argument("--specs", nargs="+", metavar="SPEC", help="these schedules instead of --rows")
     parser.add_argument("--seeds", type=cli.whole, default=3, metavar="N", help="trainings of a row (3)")
     parser.add_argument("--output", metavar="FOLDER", help="where to write (runs/table1-NAME)")
-    parser.add_argument("--jobs", type=cli.whole, default=1, metavar="N", help="trainings at a time (1)")
+    parser.add_argument(
+        "--jobs", type=cli.whole, default=1, metavar="N", help="trainings at a time, each on its share of the cores (1)"
+    )
+    parser.add_argument(
+        "--measure", action="store_true", help="at the end, measure training speeds in turns, on an idle machine"
+    )
+    parser.add_argument("--finished", action="store_true", help="train nothing: table and plots of what is finished")
     return parser
 
 

@@ -10,6 +10,7 @@ import numpy as np
 matplotlib.use("Agg")
 
 from matplotlib import pyplot as plt
+from matplotlib.ticker import MaxNLocator
 
 from src.tools.experiments import Row, Summary
 
@@ -22,9 +23,7 @@ def plot_accuracy(summaries: Sequence[Summary], path: Path) -> None:
     figure, axes = plt.subplots(figsize=(9.5, 5), layout="constrained")
     points = [(1 + (found.gain or 0), found.top1) for found in summaries]
     for found, point, colour, marker in zip(summaries, points, _colours(len(points)), itertools.cycle(MARKERS)):
-        axes.errorbar(
-            *point, yerr=found.sd or 0, fmt=marker, color=colour, markersize=8, capsize=3, label=str(found.row)
-        )
+        axes.errorbar(*point, yerr=found.sd, fmt=marker, color=colour, markersize=8, capsize=3, label=str(found.row))
     axes.margins(x=0.08, y=0.12)
     (left, _), (bottom, _) = axes.get_xlim(), axes.get_ylim()
     x, y = zip(*pareto(points))
@@ -33,7 +32,8 @@ def plot_accuracy(summaries: Sequence[Summary], path: Path) -> None:
     axes.set_xlim(left=left)
     axes.set_ylim(bottom=bottom)
     axes.set_xlabel("training speed, relative to dense")
-    axes.set_ylabel("top-1 after the last epoch, % (bars: standard deviation)")
+    bars = " (bars: standard deviation)" if any(found.sd is not None for found in summaries) else ""
+    axes.set_ylabel(f"top-1 after the last epoch, %{bars}")
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", fontsize=9)
     _save(figure, path)
@@ -56,8 +56,10 @@ def plot_curves(curves: Mapping[Row, Sequence[Sequence[tuple[int, float]]]], pat
         values = np.array([[top1 for _, top1 in seed] for seed in seeds])
         axes.plot(epochs, values.mean(axis=0), color=colour, label=str(row), linewidth=1.5)
         axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.12, linewidth=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch")
-    axes.set_ylabel("top-1, % (band: lowest to highest seed)")
+    band = " (band: lowest to highest seed)" if max(map(len, curves.values())) > 1 else ""
+    axes.set_ylabel(f"top-1, %{band}")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower right")
     _save(figure, path)

@@ -22,15 +22,16 @@ import numpy as np
 from PIL import Image
 
 from src import cli, runtime
-from src.config import Config, load, with_classes
-from src.data import EXTENSIONS, evenly, files_of, open_source, read_images, val_images
+from src.config import Config, load
+from src.data import evenly, read_images, val_images
 from src.errors import UserError, first_line
 from src.models import Tracer, from_config
 from src.models.schedule import parse
 from src.pictures import contact_sheet, epoch_strip, look, pixels
-from src.scan import check_images, problem_of
+from src.scan import problem_of, usable
+from src.sources import EXTENSIONS, files_of, open_source
 from src.training.run_folder import RunFolder, locate
-from src.weights import count_classes, load_checkpoint
+from src.weights import Checkpoint, read_checkpoint
 
 MOST_IMAGES = 100
 MOST_COLUMNS = 12
@@ -41,16 +42,17 @@ log = logging.getLogger("skipvit")
 
 @dataclass(frozen=True)
 class Subject:
-    """A checkpoint with its configuration, and the names of its outputs where its run tells them."""
+    """A checkpoint with its configuration, its run, and the names of its outputs where the run tells them."""
 
-    checkpoint: Path
     config: Config
+    checkpoint: Checkpoint
+    run: Optional[RunFolder]
     classes: tuple[str, ...]
 
     @property
     def name(self) -> str:
-        run = RunFolder.of_checkpoint(self.checkpoint)
-        return f"{run.path.resolve().name}, {self.checkpoint.name}" if run else self.checkpoint.name
+        file = self.checkpoint.path.name
+        return f"{self.run.path.resolve().name}, {file}" if self.run else file
 
 
 @dataclass(frozen=True)
@@ -120,8 +122,8 @@ def _draw_epochs(args: argparse.Namespace) -> None:
     (tracer,) = _tracers(subject, args.tokens)
     shown = _images(args.files, subject, args.limit)
     columns = []
-    for checkpoint in kept.values():
-        load_checkpoint(tracer.network, checkpoint)
+    for path in kept.values():
+        read_checkpoint(path).load_into(tracer.network)
         columns.append(look(tracer, shown.inputs, subject.classes, seed=args.seed))
     name = run.path.resolve().name
     titled = [replace(column, title=f"epoch {epoch}", note="") for epoch, column in zip(kept, columns)]
@@ -136,10 +138,10 @@ def _draw_epochs(args: argparse.Namespace) -> None:
     _save(output.with_suffix(".gif"), *frames)
 
 
-def _subject(config: Config, checkpoint: Path) -> Subject:
-    run = RunFolder.of_checkpoint(checkpoint)
-    config = with_classes(config, count_classes(checkpoint))
-    return Subject(checkpoint, config, run.read_classes() if run else ())
+def _subject(config: Config, path: Path) -> Subject:
+    checkpoint = read_checkpoint(path)
+    run = RunFolder.of_checkpoint(path)
+    return Subject(checkpoint.fill_in(config), checkpoint, run, run.read_classes() if run else ())
 
 
 def _tracers(subject: Subject, specs: Sequence[str]) -> list[Tracer]:
@@ -147,7 +149,7 @@ def _tracers(subject: Subject, specs: Sequence[str]) -> list[Tracer]:
     config = subject.config
     runtime.set_up(config.runtime.device_target, "off", config.train.amp_level)  # fused kernels are for long work
     network = from_config(config.model, config.train.amp_level)
-    load_checkpoint(network, subject.checkpoint)
+    subject.checkpoint.load_into(network)
     return [Tracer(network.with_tokens(spec)) for spec in specs or [config.model.tokens]]
 
 
@@ -163,10 +165,8 @@ def _check_alike(subjects: Sequence[Subject]) -> None:
     for subject in subjects[1:]:
         differing = [key for key, value in sight(subject.config).items() if value != first[key]]
         if differing:
-            raise UserError(
-                f"{subjects[0].checkpoint} and {subject.checkpoint} do not see images alike ({', '.join(differing)}"
-                " differ); make a sheet of each"
-            )
+            both = f"{subjects[0].checkpoint.path} and {subject.checkpoint.path}"
+            raise UserError(f"{both} do not see images alike ({', '.join(differing)} differ); make a sheet of each")
 
 
 def _images(named: Sequence[str], subject: Subject, limit: int) -> Shown:
@@ -194,11 +194,9 @@ def _of_validation(subject: Subject, limit: int) -> tuple[Shown, int]:
     """Evenly chosen images of the validation set, and out of how many."""
     source = open_source(subject.config.data, ("val",))
     source.check_fits(subject.config.model.num_classes)
-    run = RunFolder.of_checkpoint(subject.checkpoint)
-    if run is not None:
-        run.check_classes(source.classes)
-    if subject.config.data.on_bad_image == "skip":
-        source, _ = check_images(source, "skip", runtime.cache_folder())
+    if subject.run is not None:
+        subject.run.check_classes(source.classes)
+    source = usable(source, subject.config.data.on_bad_image, runtime.cache_folder())
     split = source.splits["val"]
     places = evenly(split.images, limit)
     inputs, labels = val_images(source, subject.config, places)
@@ -243,8 +241,7 @@ def _output(named: Optional[str], subject: Subject, name: str) -> Path:
     Raises:
         UserError: The name does not end in .png, or the folder does not exist.
     """
-    run = RunFolder.of_checkpoint(subject.checkpoint)
-    path = Path(named) if named else (run.path if run else subject.checkpoint.parent) / name
+    path = Path(named) if named else (subject.run.path if subject.run else subject.checkpoint.path.parent) / name
     if path.suffix.lower() != ".png" or path.is_dir():
         raise UserError(f"--output {path} must be a file that ends in .png")
     if not path.parent.is_dir():

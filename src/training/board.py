@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Optional
 from mindspore import nn
 
 from src.config import Config
-from src.data import Source, val_sample
+from src.data import val_sample
 from src.distributed import Group
 from src.errors import first_line
 from src.models import Tracer
+from src.sources import Source
+from src.training.metrics import Metrics
 from src.training.phases import Phase
 from src.training.run_folder import RunFolder
 
@@ -33,7 +35,7 @@ class Board:
     def note_step(self, step: int, loss: float) -> None:
         """Show the loss of a step, counted from 1 over the whole run."""
 
-    def note_epoch(self, phase: Phase, row: dict[str, object], network: nn.Cell) -> None:
+    def note_epoch(self, phase: Phase, row: Metrics, network: nn.Cell) -> None:
         """Show an epoch's row of metrics.csv, and some epochs' tokens in the network that was evaluated."""
 
 
@@ -49,7 +51,7 @@ class TensorBoard(Board):
 
     def __init__(self, config: Config, source: Source, run: RunFolder, epoch: int, step: int) -> None:
         self.data, self.classes = config.data, source.classes
-        rows = [row for row in run.read_rows() if int(row["epoch"]) <= epoch]
+        rows = [row for row in run.read_metrics() if row.epoch <= epoch]
         if run.tensorboard.is_dir():
             rows = []  # they are shown already
         self.epochs = _Events(run.tensorboard, epoch + 1)
@@ -65,19 +67,20 @@ class TensorBoard(Board):
         with _forgiving():
             self.steps.write(step, summary.scalar("step_loss", loss))
 
-    def note_epoch(self, phase: Phase, row: dict[str, object], network: nn.Cell) -> None:
+    def note_epoch(self, phase: Phase, row: Metrics, network: nn.Cell) -> None:
         with _forgiving():
             self._note_metrics(row)
-            epoch = int(row["epoch"])
-            if row["top1"] != "" and (epoch in (phase.first, phase.last) or epoch % EPOCHS_BETWEEN_PICTURES == 0):
-                self._note_picture(epoch, phase.tokens, network)
+            due = row.epoch in (phase.first, phase.last) or row.epoch % EPOCHS_BETWEEN_PICTURES == 0
+            if due and row.top1 is not None:
+                self._note_picture(row.epoch, phase.tokens, network)
 
-    def _note_metrics(self, row: dict[str, object]) -> None:
+    def _note_metrics(self, row: Metrics) -> None:
         from tensorboardX import summary
 
         for metric in METRICS:
-            if row[metric] != "":
-                self.epochs.write(int(row["epoch"]), summary.scalar(metric, float(row[metric])))
+            value = getattr(row, metric)
+            if value is not None:
+                self.epochs.write(row.epoch, summary.scalar(metric, value))
 
     def _note_picture(self, epoch: int, tokens: str, network: nn.Cell) -> None:
         import numpy as np

@@ -15,14 +15,16 @@ from mindspore import Tensor, nn
 
 from src import runtime
 from src.config import Config, peak_lr
-from src.data import Source, batches, steps_of_epoch, train_loader, val_loader
+from src.data import batches, steps_of_epoch, train_loader, val_loader
 from src.distributed import ALONE, Group
 from src.errors import FailureError, Interrupted
 from src.progress import Progress
+from src.sources import Source
 from src.stop import STOP
 from src.training.board import open_board
 from src.training.checkpoint import Reached, restore_state, save_best, save_network, save_state
 from src.training.evaluate import Accuracy, evaluate
+from src.training.metrics import Metrics
 from src.training.optimizer import learning_rates
 from src.training.phases import Phase, plan_phases
 from src.training.run_folder import RunFolder
@@ -209,8 +211,8 @@ class Trainer:
             every = self.config.run.save_every_epochs
             if every is not None and number % every == 0:
                 save_network(self.run.epoch(number), self.config, evaluated)
-            row = _row(number, phase, epoch, top1, top5)
-            self.run.write_row(row)
+            measured = (epoch.loss, epoch.lr, top1, top5, epoch.img_s, epoch.seconds)
+            row = self.run.write_epoch(Metrics(number, phase.number, phase.tokens, *measured))
             self.board.note_epoch(phase, row, evaluated)
             self._save()  # last: a run that is killed before does the epoch again, to the same result
         _report(self.config, phase, number, epoch, top1, self.progress)
@@ -259,20 +261,6 @@ class Trainer:
     def _rate(self, number: int, index: int) -> float:
         """The learning rate of a step, counted from 1, of an epoch."""
         return self.rates[(number - 1) * self.steps + index - 1]
-
-
-def _row(number: int, phase: Phase, epoch: Epoch, top1: Optional[float], top5: Optional[float]) -> dict[str, object]:
-    return {
-        "epoch": number,
-        "phase": phase.number,
-        "tokens": phase.tokens,
-        "loss": f"{epoch.loss:.6f}",
-        "lr": f"{epoch.lr:.6e}",
-        "top1": "" if top1 is None else f"{top1:.4f}",
-        "top5": "" if top5 is None else f"{top5:.4f}",
-        "img_s": "" if epoch.img_s is None else f"{epoch.img_s:.2f}",
-        "seconds": f"{epoch.seconds:.2f}",
-    }
 
 
 def _report(config: Config, phase: Phase, number: int, epoch: Epoch, top1: Optional[float], progress: Progress) -> None:

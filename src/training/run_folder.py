@@ -13,9 +13,7 @@ checkpoints/     last.ckpt (all that a resume needs), previous.ckpt (the one bef
 lock             held by the process that trains in the folder
 """
 
-import csv
 import fcntl
-import io
 import json
 import os
 import re
@@ -29,10 +27,10 @@ from typing import Optional, Union
 from src.config import Config, dump, load, parse
 from src.errors import UserError
 from src.files import write_atomically
-from src.weights import read_config
+from src.training.metrics import Metrics, read_metrics, write_metrics
+from src.weights import read_checkpoint
 
 RUNS = Path("runs")
-COLUMNS = ("epoch", "phase", "tokens", "loss", "lr", "top1", "top5", "img_s", "seconds")
 
 
 class RunFolder:
@@ -70,7 +68,7 @@ class RunFolder:
             raise UserError(f"run.dir {run.path} cannot be made: {error.strerror}") from error
         write_atomically(run.config, dump(config))
         write_atomically(run.classes, "".join(f"{name}\n" for name in classes))
-        write_atomically(run.metrics, _row(COLUMNS))
+        write_metrics(run.metrics, [])
         return run
 
     @classmethod
@@ -139,16 +137,21 @@ class RunFolder:
                 f" them ({self.classes.name} lists the run's)"
             )
 
-    def read_rows(self) -> list[dict[str, str]]:
-        """The rows of metrics.csv."""
-        if not self.metrics.is_file():
-            return []
-        with self.metrics.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+    def read_metrics(self) -> list[Metrics]:
+        """The epochs done.
+
+        Raises:
+            UserError: metrics.csv is not as it was written.
+        """
+        return read_metrics(self.metrics)
+
+    @property
+    def epochs_done(self) -> int:
+        return max([row.epoch for row in self.read_metrics()], default=0)
 
     def note_environment(self, facts: dict[str, object]) -> None:
         """Add where the training is started, or gone on with, from which epoch on."""
-        begins = {"from_epoch": 1 + max([int(row["epoch"]) for row in self.read_rows()], default=0), **facts}
+        begins = {"from_epoch": 1 + self.epochs_done, **facts}
         write_atomically(self.environment, json.dumps([*self.read_environments(), begins], indent=1) + "\n")
 
     def read_environments(self) -> list[dict[str, object]]:
@@ -159,11 +162,14 @@ class RunFolder:
             return []
         return [facts for facts in noted if isinstance(facts, dict)] if isinstance(noted, list) else []
 
-    def write_row(self, row: dict[str, object]) -> None:
-        """Write an epoch's row; rows of this and later epochs, of an interrupted run, give way to it."""
-        rows = [old for old in self.read_rows() if int(old["epoch"]) < int(row["epoch"])] + [row]
-        lines = [COLUMNS] + [[r[column] for column in COLUMNS] for r in rows]
-        write_atomically(self.metrics, "".join(map(_row, lines)))
+    def write_epoch(self, row: Metrics) -> Metrics:
+        """Write what an epoch came to; this and later epochs of an interrupted run give way to it.
+
+        Returns:
+            The row as it is read back: rounded, and without what is not finite.
+        """
+        write_metrics(self.metrics, [*(old for old in self.read_metrics() if old.epoch < row.epoch), row])
+        return self.read_metrics()[-1]
 
 
 def newest_checkpoint() -> Path:
@@ -180,8 +186,14 @@ def newest_checkpoint() -> Path:
     return found[-1]
 
 
-def locate(config: Optional[str], checkpoint: Optional[str], overrides: list[str]) -> tuple[Config, Path]:
-    """The checkpoint to use (by default the newest run's best) and its configuration (by default the one in it).
+def locate(
+    config: Optional[str], checkpoint: Optional[str], overrides: list[str], distribute: bool = False
+) -> tuple[Config, Path]:
+    """The checkpoint to use (by default the newest run's best) and its configuration (by default its run's).
+
+    Args:
+        distribute: Refuse to look for the configuration in the checkpoint, which makes tensors: the processes of a job
+            must have joined before (`src.distributed.join`).
 
     Raises:
         UserError: Either is missing or refused.
@@ -191,9 +203,12 @@ def locate(config: Optional[str], checkpoint: Optional[str], overrides: list[str
         raise UserError(f"checkpoint {path} is a folder; name a file with --ckpt FILE, such as checkpoints/best.ckpt")
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist; name one with --ckpt FILE")
-    if config:
-        return load(config, overrides), path
-    text = read_config(path)
+    run = RunFolder.of_checkpoint(path)
+    if config or run:
+        return load(config or run.config, overrides), path
+    if distribute:
+        raise UserError(f"--distribute: {path} is not in a run folder; name its configuration with --config FILE")
+    text = read_checkpoint(path).config
     if text is None:
         raise UserError(f"checkpoint {path} holds no configuration; name one with --config FILE")
     return parse(text, f"the configuration in {path}", overrides), path
@@ -205,9 +220,3 @@ def _unused(name: str) -> Path:
         count += 1
         path = RUNS / f"{name}-{count}"
     return path
-
-
-def _row(values: object) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(values)
-    return text.getvalue()

@@ -9,17 +9,18 @@ from typing import Optional
 
 from src import cli, runtime
 from src.config import Config, dump, load, with_classes
-from src.data import Source, check_sizes, check_transforms, open_source, val_loader
+from src.data import check_transforms, val_loader
 from src.distributed import Group
 from src.environment import environment
 from src.errors import UserError, first_line
 from src.files import write_atomically
 from src.models import from_config
 from src.scan import check_images
+from src.sources import Source, check_sizes, open_source
 from src.training.evaluate import evaluate
 from src.training.loop import Trainer
 from src.training.run_folder import RUNS, RunFolder
-from src.weights import count_classes, load_checkpoint
+from src.weights import read_checkpoint
 
 RESUME_MAY_CHANGE = (
     "train.epochs=", "train.report=", "train.tensorboard=", "data.root=", "data.workers=", "runtime.",
@@ -56,7 +57,7 @@ def go_on(folder: str, overrides: Sequence[str], distribute: bool) -> None:
             )
     run = RunFolder.open(folder)
     config = load(run.config, overrides)
-    done = max([int(row["epoch"]) for row in run.read_rows()], default=0)
+    done = run.epochs_done
     if config.train.epochs < done:
         raise UserError(f"train.epochs {config.train.epochs}: the run {run.path} has done {done} epochs already")
     config, source, bad_images, group = _prepare(config, distribute)
@@ -66,7 +67,7 @@ def go_on(folder: str, overrides: Sequence[str], distribute: bool) -> None:
     _train(config, source, bad_images, run, True, group)
 
 
-def evaluate_checkpoint(config: Config, checkpoint: Path, distribute: bool) -> Optional[dict[str, object]]:
+def evaluate_checkpoint(config: Config, path: Path, distribute: bool) -> Optional[dict[str, object]]:
     """Top-1 and top-5 (percent) of a checkpoint on the validation images, under `model.tokens`.
 
     Args:
@@ -76,12 +77,13 @@ def evaluate_checkpoint(config: Config, checkpoint: Path, distribute: bool) -> O
         UserError: The checkpoint does not fit the configuration, or the data is refused.
     """
     group = _set_up(config, distribute)
-    config = with_classes(config, count_classes(checkpoint))
+    checkpoint = read_checkpoint(path)
+    config = checkpoint.fill_in(config)
     network = from_config(config.model, config.train.amp_level)
-    load_checkpoint(network, checkpoint)
+    checkpoint.load_into(network)
     source = open_source(config.data, ("val",), group)
     source.check_fits(config.model.num_classes)
-    run = RunFolder.of_checkpoint(checkpoint)
+    run = RunFolder.of_checkpoint(path)
     if run is not None:
         run.check_classes(source.classes)
     source, _ = _check_images(config, source, group)
