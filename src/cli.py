@@ -40,6 +40,13 @@ class Parser(argparse.ArgumentParser):
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
         """Parse arguments, overrides and options in any order."""
         args = self.parse_intermixed_args(argv)
+        for name, values in list(vars(args).items()):
+            if name != "overrides" and isinstance(values, list):  # an option of several values takes all that follows
+                named = [value for value in values if not OVERRIDE.match(value)]
+                if values and not named:
+                    self.error(f"--{name} names nothing")
+                args.overrides += filter(OVERRIDE.match, values)
+                setattr(args, name, named)
         if self.takes_files:
             args.files = [text for text in args.overrides if not OVERRIDE.match(text)]
             args.overrides = [text for text in args.overrides if OVERRIDE.match(text)]
@@ -57,6 +64,10 @@ def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
     STOP.watch()
     try:
         main(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # who read the output wants no more of it, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 128 + signal.SIGPIPE
     except (UserError, FailureError) as error:
         _say(f"error: {' '.join(str(error).split())}")
         code = 2 if isinstance(error, UserError) else 1
@@ -87,6 +98,13 @@ def whole(text: str) -> int:
     """A number of an option: 0, 1, 2, ..."""
     if not text.isascii() or not text.isdigit() or len(text) > 6:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 999999")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    """A number of an option: 1, 2, 3, ..."""
+    if whole(text) == 0:
+        raise argparse.ArgumentTypeError("it must be 1 or more, not 0")
     return int(text)
 
 

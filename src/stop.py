@@ -1,8 +1,9 @@
 """Ctrl-C and SIGTERM: a training saves before it stops, anything else stops, and a second signal stops at once.
 
-Ctrl-C is blocked in every thread and taken by one of our own: MindSpore's C++ replaces Python's handler for it. SIGTERM
-has a handler of Python's, which runs when MindSpore comes back from what it does; it cannot be blocked, since the
-processes in which AKG compiles inherit that, and end each other by it.
+Ctrl-C is blocked in every thread and taken by one of our own: MindSpore's C++ replaces Python's handler for it. It has
+a handler too, for threads of libraries that were imported before, which do not block it. SIGTERM has a handler of
+Python's, which runs when MindSpore comes back from what it does; it cannot be blocked, since the processes in which AKG
+compiles inherit that, and end each other by it.
 """
 
 import _thread
@@ -28,6 +29,7 @@ class Stop:
     def __init__(self) -> None:
         self.asked: Optional[signal.Signals] = None
         self.heeded = False
+        self.taken = False
         self.when = 0.0
 
     def watch(self) -> None:
@@ -37,8 +39,9 @@ class Stop:
         """
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+            signal.signal(signal.SIGINT, self._handle)
             threading.Thread(target=self._take_interrupts, name="signals", daemon=True).start()
-        signal.signal(signal.SIGTERM, self._terminate)
+        signal.signal(signal.SIGTERM, self._handle)
 
     @contextmanager
     def heed(self) -> Iterator["Stop"]:
@@ -52,10 +55,12 @@ class Stop:
     def _take_interrupts(self) -> None:
         while True:
             if self._take(signal.Signals(signal.sigwait({signal.SIGINT}))):
-                _thread.interrupt_main()
+                self.taken = True
+                _thread.interrupt_main()  # this calls the handler
 
-    def _terminate(self, number: int, frame: object) -> None:
-        if self._take(signal.SIGTERM):
+    def _handle(self, number: int, frame: object) -> None:
+        taken, self.taken = self.taken, False
+        if taken or self._take(signal.Signals(number)):
             raise KeyboardInterrupt
 
     def _take(self, number: signal.Signals) -> bool:

@@ -245,6 +245,29 @@ def test_a_signal_at_any_moment(tmp_path, photos, moment, number):
         assert not list(tmp_path.glob("**/*.partial*"))
 
 
+def test_ctrl_c_reaches_us_through_a_thread_that_was_there_before():
+    program = """
+import signal, threading, time
+thread = threading.Thread(target=time.sleep, args=(60,), daemon=True)
+thread.start()  # as libraries do when they are imported; it does not block the signal
+from src.stop import STOP
+STOP.watch()
+with STOP.heed():
+    signal.pthread_kill(thread.ident, signal.SIGINT)
+    time.sleep(0.3)
+    assert STOP.asked == signal.SIGINT
+STOP.asked = None
+try:
+    signal.pthread_kill(thread.ident, signal.SIGINT)
+    time.sleep(0.3)
+except KeyboardInterrupt:
+    print("interrupted", STOP.asked.name, flush=True)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "interrupted SIGINT\n"), done.stderr
+    assert done.stderr == "SIGINT: stopping after this step; once more to stop at once\n"
+
+
 @pytest.mark.parametrize(
     ("number", "code", "said"), [(signal.SIGINT, 0, ""), (signal.SIGTERM, 143, "error: stopped by SIGTERM\n")]
 )

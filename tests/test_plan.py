@@ -1,12 +1,17 @@
 """The planner: its numbers are the schedule's and the benchmark's, and it finds what reaches the target."""
 
+import os
+import signal
+import subprocess
+import sys
+
 import pytest
 
 from src.errors import UserError
 from src.models.schedule import Geometry, parse, resolve
 from src.tools import plan
 from src.tools.experiments import Result, Row, summarise
-from tests.conftest import run_module
+from tests.conftest import ROOT, run_module
 
 VIT_S = Geometry(196, 768, 12, 384, 1536, 1000)
 
@@ -27,8 +32,9 @@ def test_every_plan_reaches_the_target_by_the_least_ratio():
 
 
 def test_the_papers_schedules_are_found_by_name():
-    found = {str(p.schedule) for p in plan.find(VIT_S, 0.2, 60, 13, ["6(55%)+11", "6(45%)+11", "6(35%)+11", "none"])}
-    assert found == {"6(55%)+11", "6(45%)+11"}
+    specs = ["6(55%)+11", "6(50%)+11", "6(35%)+11", "5(59%)+11", "none"]
+    by_name = {str(p.schedule) for p in plan.find(VIT_S, 0.2, 60, 6, specs)}
+    assert by_name - {str(p.schedule) for p in plan.find(VIT_S, 0.2, 60, 6)} == {"6(55%)+11", "6(50%)+11"}
 
 
 def test_alignment_counts():
@@ -40,6 +46,8 @@ def test_alignment_counts():
 def test_nothing_found_is_said():
     with pytest.raises(UserError, match=r"no schedule with drops of up to 10% is 2 times as fast; lower"):
         plan.find(VIT_S, 1.0, 10)
+    with pytest.raises(UserError, match=r"--from-block 13 is out of range: the model has blocks 1 to 12"):
+        plan.find(VIT_S, 0.2, 60, 13)
 
 
 def result(tokens, seed, top1):
@@ -47,17 +55,28 @@ def result(tokens, seed, top1):
 
 
 def test_known_schedules_come_with_their_accuracy():
-    own = [result("none", 0, 90.0), result("none", 1, 91.0), result("5(60%)+12", 0, 89.0), result("5(60%)+12", 1, 92.0)]
-    known = {"mine": summarise(own)}
+    tops = {"none": (90.0, 91.0), "5(60%)+12": (89.0, 92.0), "5(50%)+12": (89.0, 89.9), "4(50%)+11": (95.0,)}
+    known = {"mine": summarise([result(spec, *run) for spec, runs in tops.items() for run in enumerate(runs)])}
     plans = plan.find(VIT_S, 0.25, 60, 4, plan._specs(known))
-    chosen = sorted(plans, key=lambda p: -plan._known_difference(p, known))
-    text = plan.table(chosen[:3], known, {})
+    chosen = sorted(plans, key=lambda p: plan._place(p, known))
+    text = plan.table(chosen, known, {})
     assert "mine: top-1" in text
-    lines = text.splitlines()[2:5]
-    assert lines[0].startswith("| `5(60%)+12` |")
-    assert "| +0.00 ± 12.71 |" in lines[0]
-    assert lines[1].startswith("| `6(55%)+11` | 197 90 | 54% | +27.0% | -0.01 |")
+    lines = text.splitlines()[2:]
+    assert lines[0].startswith("| `6(55%)+11` | 197 90 | 54% | +27.0% | -0.01 |")
+    specs = [line.split("`")[1] for line in lines[:5]]
+    assert specs[:3] == ["6(55%)+11", "4,7(30%,30%)+11", "6(45%)+fused"]  # the paper's
+    assert specs[3:] == ["5(50%)+12", "5(60%)+12"]  # by the lower end of the interval, not by one seed's luck
+    assert "| +0.00 ± 12.71 |" in text
     assert known["mine"][Row("none")].difference is None
+
+
+def test_who_reads_only_the_first_lines_sees_no_traceback():
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "src.tools.plan", "--target-speedup", "1.25"]
+    with os.fdopen(writer, "w") as output:
+        done = subprocess.run(command, cwd=ROOT, stdout=output, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
 
 
 def test_the_command_with_measuring(tmp_path):
@@ -68,6 +87,9 @@ def test_the_command_with_measuring(tmp_path):
     done = run_module("src.tools.plan", *options, *small, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "measured gain" in done.stdout
+    unknown = run_module("src.tools.plan", *options, *small, "model.num_classes=null", cwd=tmp_path)
+    assert unknown.returncode == 0, unknown.stderr
+    assert unknown.stdout.startswith("model.num_classes is null, for the data decides it: counted with 1000\n")
     for option in (["--target-speedup", "1"], ["--target-speedup", "1.2", "--max-drop", "100"]):
         refused = run_module("src.tools.plan", *option, cwd=tmp_path)
         assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)

@@ -102,10 +102,10 @@ def test_a_table_goes_on_and_does_nothing_twice(tmp_path, photos):
     for line in job.stdout:
         if line.startswith("none, seed 0: top-1"):
             break
-    job.send_signal(signal.SIGTERM)
+    job.send_signal(signal.SIGINT)
     _, said = job.communicate(timeout=120)
-    assert job.returncode == 128 + signal.SIGTERM
-    assert said.endswith("\nSIGTERM: stopped; the same command goes on\n")
+    assert job.returncode == 128 + signal.SIGINT
+    assert said.endswith("\nSIGINT: stopped; the same command goes on\n")
     assert len((tmp_path / "out" / "results.csv").read_text().splitlines()) == 2
     (trained,) = read_results(tmp_path / "out" / "results.csv")
     part = run_module("src.tools.table1", *options, "train.epochs=2", "--finished", cwd=tmp_path)
@@ -160,12 +160,15 @@ def test_a_row_that_cannot_be_trained_is_refused_before_any_is(tmp_path):
     for options, message in (
         ([*quick, "--specs", "none", "6(55%)+13"], "block 13 is out of range"),
         ([*quick, "--rows", "nowhere.yaml"], "rows nowhere.yaml cannot be read"),
-        ([*quick, "--seeds", "0"], "--seeds 0 and --jobs 1 must be 1 or more"),
+        ([*quick, "--seeds", "0"], "argument --seeds: it must be 1 or more, not 0; see --help"),
         ([*quick, "--specs", "none", "--finished"], "no dense training is finished in out"),
         ([*quick, "--rows", "deeper.yaml", "--measure"], "--measure compares schedules of one model and data; the row"),
         ([], "--config is missing"),
+        ([*quick, "--specs", "train.epochs=1"], "--specs names nothing; see --help"),
+        ([*quick, "--specs", "none", "train.epochs=0"], "train.epochs"),
+        ([*quick, "--specs", "none", "--output", "deeper.yaml/out"], "--output deeper.yaml/out cannot be made: Not a"),
     ):
-        done = run_module("src.tools.table1", *options, "--output", "out", cwd=tmp_path)
+        done = run_module("src.tools.table1", "--output", "out", *options, cwd=tmp_path)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
         assert message in done.stderr
         assert not (tmp_path / "out").exists()

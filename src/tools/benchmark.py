@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from src import cli, runtime
-from src.config import Config, dump, load
+from src.config import Config, dump, load, with_classes
 from src.environment import environment
 from src.errors import FailureError, UserError
 from src.models.schedule import parse
@@ -307,7 +307,7 @@ def _config(args: argparse.Namespace) -> Config:
         f"train.loss_scale_type={'fixed' if args.precision == 'float32' else 'dynamic'}", "train.loss_scale=1024",
         "model.drop_path_rate=0.0", "train.ema_decay=null", "runtime.device_target=CPU", *args.overrides,
     ]  # fmt: skip
-    config = load(args.config or CONFIG, overrides)
+    config = with_classes(load(args.config or CONFIG, overrides), number=1000)
     if not isinstance(config.model.image_size, int):
         raise UserError("the benchmark's images are square; give --image_size one number")
     runtime.set_up(config.runtime.device_target, config.runtime.fused_kernels, config.train.amp_level)
@@ -320,11 +320,11 @@ def _parser() -> cli.Parser:
         "--specs", nargs="+", default=tuple(TABLE1), metavar="SPEC", help="schedules (Table 1); none is added"
     )
     parser.add_argument("--model", default="skipvit_s_16_224", metavar="NAME", help="skipvit_{ti,s,b}_16_224")
-    parser.add_argument("--image_size", type=cli.whole, default=224, metavar="N", help="pixels of a side (224)")
-    parser.add_argument("--batch_size", type=cli.whole, default=16, metavar="N", help="images of a batch (16)")
+    parser.add_argument("--image_size", type=cli.positive, default=224, metavar="N", help="pixels of a side (224)")
+    parser.add_argument("--batch_size", type=cli.positive, default=16, metavar="N", help="images of a batch (16)")
     parser.add_argument("--precision", choices=PRECISION, default="float32")
-    parser.add_argument("--pairs", type=cli.whole, default=5, metavar="N", help="rounds of turns (5)")
-    parser.add_argument("--steps", type=cli.whole, default=1, metavar="N", help="timed steps of a turn (1)")
+    parser.add_argument("--pairs", type=cli.positive, default=5, metavar="N", help="rounds of turns (5)")
+    parser.add_argument("--steps", type=cli.positive, default=1, metavar="N", help="timed steps of a turn (1)")
     parser.add_argument(
         "--peer", action="append", default=[], choices=("transformers", "mindcv"), help="also measure it (repeatable)"
     )

@@ -3,9 +3,10 @@
 Example: python -m src.tools.table1 --config configs/quickstart.yaml --seeds 2 --specs none "6(45%)+fused" "6(55%)+11"
 
 Trainings that are finished are not done again, and one that was stopped goes on where it was. results.csv has a line a
-training, table.md the table, accuracy.png, curves.png and ablations.png the plots. With --finished they are of what is
-finished, and nothing is trained. Training speeds are those of the trainings, or with --measure taken in turns when all
-are done, on a machine that should be idle then; speeds.json keeps them for the next time.
+training, table.md the table, accuracy.png, curves.png and ablations.png the plots; all are of the rows and seeds that
+this call names, whatever an earlier one named. With --finished they are of what is finished, and nothing is trained.
+Training speeds are those of the trainings, or with --measure taken in turns when all are done, on a machine that should
+be idle then; speeds.json keeps them for the next time.
 """
 
 import argparse
@@ -48,8 +49,6 @@ def main(argv: Sequence[str]) -> None:
     cli.start_log()
     if not args.config:
         raise UserError("--config is missing; name a configuration with --config FILE")
-    if min(args.seeds, args.jobs) < 1:
-        raise UserError(f"--seeds {args.seeds} and --jobs {args.jobs} must be 1 or more")
     config = load(args.config, args.overrides)
     groups = {"schedules": [Row(spec) for spec in args.specs]} if args.specs else read_rows(Path(args.rows))
     output = Path(args.output or RUNS / f"table1-{Path(args.config).stem}")
@@ -62,6 +61,7 @@ def main(argv: Sequence[str]) -> None:
         training.check()
     log.info("%d trainings, of which %d are done, in %s", len(trainings), sum(t.finished for t in trainings), output)
     if not args.finished:
+        _make(output)
         train(trainings, args.jobs, lambda: _write(trainings, config, output))
     trainings = [training for training in trainings if training.finished]
     if DENSE not in {training.row for training in trainings}:
@@ -72,6 +72,13 @@ def main(argv: Sequence[str]) -> None:
     results = _write(trainings, config, output)
     _draw(trainings, summarise(results), groups, output)
     print((output / "table.md").read_text(encoding="utf-8"))
+
+
+def _make(output: Path) -> None:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output {output} cannot be made: {error.strerror}; name another folder") from error
 
 
 def _plans(rows: Sequence[Row], args: argparse.Namespace) -> dict[Row, Plan]:
@@ -102,6 +109,8 @@ def _write(trainings: Sequence[Training], config: Config, output: Path) -> list[
     if speeds and all(_of_one_model(result.row) and result.tokens in speeds.img_s for result in results):
         results = [dataclasses.replace(result, img_s=speeds.img_s[result.tokens]) for result in results]
         note += f" Training speed: {speeds.where}."
+    else:
+        note += " Training speed: of the trainings themselves, beside whatever ran then; --measure compares better."
     with (output / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # --finished may look while trainings go on
         write_results(output / "results.csv", results)
@@ -219,10 +228,14 @@ def _parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
     parser.add_argument("--rows", default="configs/table1.yaml", metavar="FILE", help="rows (configs/table1.yaml)")
     parser.add_argument("--specs", nargs="+", metavar="SPEC", help="these schedules instead of --rows")
-    parser.add_argument("--seeds", type=cli.whole, default=3, metavar="N", help="trainings of a row (3)")
+    parser.add_argument("--seeds", type=cli.positive, default=3, metavar="N", help="trainings of a row (3)")
     parser.add_argument("--output", metavar="FOLDER", help="where to write (runs/table1-NAME)")
     parser.add_argument(
-        "--jobs", type=cli.whole, default=1, metavar="N", help="trainings at a time, each on its share of the cores (1)"
+        "--jobs",
+        type=cli.positive,
+        default=1,
+        metavar="N",
+        help="trainings at a time, each on its part of the cores (1)",
     )
     parser.add_argument(
         "--measure", action="store_true", help="at the end, measure training speeds in turns, on an idle machine"

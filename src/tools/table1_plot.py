@@ -32,7 +32,7 @@ def plot_accuracy(summaries: Sequence[Summary], path: Path) -> None:
     axes.set_xlim(left=left)
     axes.set_ylim(bottom=bottom)
     axes.set_xlabel("training speed, relative to dense")
-    bars = " (bars: standard deviation)" if any(found.sd is not None for found in summaries) else ""
+    bars = " (bars: standard deviation)" if any(found.sd is not None for found in summaries) else ", one seed"
     axes.set_ylabel(f"top-1 after the last epoch, %{bars}")
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", fontsize=9)
@@ -58,7 +58,7 @@ def plot_curves(curves: Mapping[Row, Sequence[Sequence[tuple[int, float]]]], pat
         axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.12, linewidth=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch")
-    band = " (band: lowest to highest seed)" if max(map(len, curves.values())) > 1 else ""
+    band = " (band: lowest to highest seed)" if max(map(len, curves.values())) > 1 else ", one seed"
     axes.set_ylabel(f"top-1, %{band}")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower right")

@@ -52,7 +52,7 @@ class Subject:
     @property
     def name(self) -> str:
         file = self.checkpoint.path.name
-        return f"{self.run.path.resolve().name}, {file}" if self.run else file
+        return f"{self.run.name}, {file}" if self.run else file
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,11 @@ def _draw_epochs(args: argparse.Namespace) -> None:
     for path in kept.values():
         read_checkpoint(path).load_into(tracer.network)
         columns.append(look(tracer, shown.inputs, subject.classes, seed=args.seed))
-    name = run.path.resolve().name
-    titled = [replace(column, title=f"epoch {epoch}", note="") for epoch, column in zip(kept, columns)]
+    name, warmup = run.name, subject.config.train.warmup_dense_epochs
+    titled = [
+        replace(column, title=f"epoch {epoch}", note="dense warm-up" if epoch <= warmup else "")
+        for epoch, column in zip(kept, columns)
+    ]
     places = np.linspace(0, len(kept) - 1, min(len(kept), MOST_COLUMNS)).round().astype(int)  # both ends among them
     chosen = [titled[place] for place in places]
     strip = epoch_strip(shown.pixels, chosen, shown.titles, shown.truths, f"{name}, {columns[0].title}")

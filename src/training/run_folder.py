@@ -83,6 +83,12 @@ class RunFolder:
             raise UserError(f"run folder {path} holds no config.yaml; name the folder that train.py printed")
         return run
 
+    @property
+    def name(self) -> str:
+        """Where it is below runs/; elsewhere the folder's name."""
+        path, runs = self.path.resolve(), RUNS.resolve()
+        return str(path.relative_to(runs)) if runs in path.parents else path.name
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the folder against other processes; the system lets go of it if this one dies.
