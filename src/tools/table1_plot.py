@@ -83,7 +83,9 @@ def plot_groups(groups: Mapping[str, Sequence[Summary]], dense: Summary, path: P
         axes.set_ylim(len(found) - 0.5, -0.5)
         axes.set_title(name, loc="left", fontsize=10)
         axes.grid(axis="x", alpha=0.3)
-    panels[-1, 0].set_xlabel(f"difference of top-1 to dense ({dense.top1:.2f}%), percentage points, 95% interval")
+    known = any(summary.margin is not None for found in groups.values() for summary in found)
+    how = "95% interval" if known else "one seed"
+    panels[-1, 0].set_xlabel(f"difference of top-1 to dense ({dense.top1:.2f}%), percentage points, {how}")
     _save(figure, path)
 
 
