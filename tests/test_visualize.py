@@ -21,6 +21,7 @@ from src.pictures import FUSED, RIGHT, WRONG, contact_sheet, enlarge, token_tile
 from src.sheets import GAP, GROUP_GAP, LINE, MARGIN, MARK, PAPER, ROW_GAP
 from src.tools import visualize
 from src.training.loop import Trainer
+from src.training.run_folder import RunFolder
 from src.weights import CONFIG, network_weights, read
 from tests.conftest import ROOT
 from tests.test_data import write_cifar
@@ -311,6 +312,24 @@ def test_epochs_are_a_strip_and_a_film(trained, tmp_path, monkeypatch, capsys):
     assert film.n_frames == 2
     assert capsys.readouterr().out.endswith("2 frames\n")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["film.gif", "film.png"]
+
+
+def test_epochs_of_the_dense_warm_up_are_called_so(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(trained)
+    drawn = []
+    monkeypatch.setattr(visualize, "epoch_strip", lambda *given: drawn.append(given) or pictures.epoch_strip(*given))
+    options = ["--limit", "1", "--output", str(tmp_path / "film.png"), "train.warmup_dense_epochs=1"]
+    visualize.main(["--epochs", "runs/tiny", *options])
+    ((_, columns, _, _, heading),) = drawn
+    assert [(column.title, column.note) for column in columns] == [("epoch 1", "dense warm-up"), ("epoch 2", "")]
+    assert heading == "tiny, 2(50%)+3"
+
+
+def test_a_run_is_named_by_where_it_is_below_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert RunFolder("runs/cifar10/6_55_11/seed0").name == "cifar10/6_55_11/seed0"
+    assert RunFolder(tmp_path / "runs" / "a").name == "a"
+    assert RunFolder("elsewhere/a").name == "a"
 
 
 def test_several_schedules_and_checkpoints_on_files(trained, tmp_path, monkeypatch, capsys):

@@ -86,7 +86,7 @@ class RunFolder:
     @property
     def name(self) -> str:
         """Where it is below runs/; elsewhere the folder's name."""
-        path, runs = self.path.resolve(), RUNS.resolve()
+        path, runs = self.path.absolute(), RUNS.absolute()
         return str(path.relative_to(runs)) if runs in path.parents else path.name
 
     @contextmanager
