@@ -43,6 +43,7 @@ Size = Annotated[Whole, Field(ge=1, le=2**14)]
 Area = Annotated[Real, Field(gt=0, le=1)]
 Pair = Annotated[tuple[Positive, Positive], BeforeValidator(_sequence)]
 Triple = Annotated[tuple[Real, Real, Real], BeforeValidator(_sequence)]
+IMAGENET_CLASSES = 1000
 FOLDER_ONLY = ("val_fraction", "scale", "ratio", "crop_pct")
 ImageSize = Union[Size, Annotated[tuple[Size, Size], BeforeValidator(_sequence)]]
 
@@ -242,8 +243,8 @@ def read_yaml(text: str, place: str) -> Any:
         raise UserError(f"{place}{line}: is not valid YAML: {reason}") from error
 
 
-def with_classes(config: Config, number: int) -> Config:
-    """The configuration with `model.num_classes` filled in where it is null."""
+def with_classes(config: Config, number: int = IMAGENET_CLASSES) -> Config:
+    """The configuration with `model.num_classes` filled in where it is null, which leaves it to the data."""
     model = dataclasses.replace(config.model, num_classes=config.model.num_classes or number)
     return dataclasses.replace(config, model=model)
 

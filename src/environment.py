@@ -3,6 +3,7 @@
 import os
 import platform
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from src.config import Config
@@ -26,6 +27,11 @@ def environment(config: Config) -> dict[str, object]:
         "numpy": np.__version__,
         "date": time.strftime("%Y-%m-%d"),
     }
+
+
+def in_a_line(facts: Mapping[str, object]) -> str:
+    """Facts as they stand below a table."""
+    return ", ".join(f"{key}: {value}" for key, value in facts.items())
 
 
 def _processor() -> str:

@@ -1,7 +1,9 @@
-"""Files that are never half-written."""
+"""Files that are never half-written, and folders."""
 
 import os
 from pathlib import Path
+
+from src.errors import UserError
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -12,3 +14,15 @@ def write_atomically(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
+
+
+def make_folder(path: Path, option: str) -> None:
+    """Make a folder that `option` has named, and those above it.
+
+    Raises:
+        UserError: It cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{option} {path} cannot be made: {error.strerror}; name another folder") from error

@@ -6,7 +6,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Optional
 
-from src.config import Config, load, with_classes
+from src.config import IMAGENET_CLASSES, Config, load, with_classes
 from src.models import SkipViT, from_config
 from src.training.metrics import Metrics, speed
 from src.training.phases import Phase
@@ -81,7 +81,7 @@ def _read(folder: RunFolder, name: str, overrides: Sequence[str]) -> Run:
     config = load(folder.config)
     here = load(folder.config, overrides)
     classes = folder.read_classes()
-    config, here = (with_classes(c, len(classes) or 1000) for c in (config, here))
+    config, here = (with_classes(c, len(classes) or IMAGENET_CLASSES) for c in (config, here))
     rows = tuple(folder.read_metrics())
     return Run(name, folder, config, here, classes, rows, from_config(config.model))
 

@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> None:
     args = _parser().parse(argv)
     cli.start_log()
     with written_graphs() as folder:
-        config = with_classes(load(args.config or CONFIG, args.overrides), number=1000)
+        config = with_classes(load(args.config or CONFIG, args.overrides))
         if args.estimate:
             from src.tools.ascend_estimate import table as estimate
 

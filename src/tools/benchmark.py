@@ -17,7 +17,7 @@ from pathlib import Path
 
 from src import cli, runtime
 from src.config import Config, dump, load, with_classes
-from src.environment import environment
+from src.environment import environment, in_a_line
 from src.errors import FailureError, UserError
 from src.models.schedule import parse
 from src.tools.paper import TABLE1
@@ -161,8 +161,7 @@ def table(report: dict) -> str:
         text += "\n" + markdown(["peer", "img/s", "our dense model is"], peers)
     if "data_img_s" in report:
         text += f"\nThe data pipeline alone: {report['data_img_s']:.0f} img/s\n"
-    facts = ", ".join(f"{key}: {value}" for key, value in report["environment"].items())
-    return f"{text}\n{facts}\n"
+    return f"{text}\n{in_a_line(report['environment'])}\n"
 
 
 def sizes_of(config: Config) -> Sizes:
@@ -307,7 +306,7 @@ def _config(args: argparse.Namespace) -> Config:
         f"train.loss_scale_type={'fixed' if args.precision == 'float32' else 'dynamic'}", "train.loss_scale=1024",
         "model.drop_path_rate=0.0", "train.ema_decay=null", "runtime.device_target=CPU", *args.overrides,
     ]  # fmt: skip
-    config = with_classes(load(args.config or CONFIG, overrides), number=1000)
+    config = with_classes(load(args.config or CONFIG, overrides))
     if not isinstance(config.model.image_size, int):
         raise UserError("the benchmark's images are square; give --image_size one number")
     runtime.set_up(config.runtime.device_target, config.runtime.fused_kernels, config.train.amp_level)

@@ -23,7 +23,6 @@ from src.tools.timing import markdown
 
 ROOT = Path(__file__).resolve().parents[2]
 STEP = 5  # percent
-CLASSES = 1000  # where the configuration leaves them to the data
 
 Known = Mapping[str, Mapping[Row, Summary]]  # by the name of the experiment
 
@@ -37,8 +36,8 @@ def main(argv: Sequence[str]) -> None:
     aligned = [] if args.align is None else [f"model.align_tokens={args.align}"]
     config = load(args.config or ROOT / "configs" / "skipvit_s.yaml", [*args.overrides, "model.tokens=none", *aligned])
     if config.model.num_classes is None:
-        print(f"model.num_classes is null, for the data decides it: counted with {CLASSES}\n")
-        config = with_classes(config, CLASSES)
+        config = with_classes(config)
+        print(f"model.num_classes is null, for the data decides it: counted with {config.model.num_classes}\n")
     files = [Path(file) for file in args.results] if args.results else sorted((ROOT / "docs/results").glob("*.csv"))
     known = {file.stem: summarise(read_results(file)) for file in files}
     plans = find(geometry_of(config), args.target_speedup - 1, args.max_drop, args.from_block, _specs(known))

@@ -21,9 +21,9 @@ from typing import Optional
 
 from src import cli
 from src.config import Config, load, with_classes
-from src.environment import environment
+from src.environment import environment, in_a_line
 from src.errors import UserError, first_line
-from src.files import write_atomically
+from src.files import make_folder, write_atomically
 from src.models.schedule import Plan
 from src.tools.experiments import DENSE, Result, Row, Summary, read_rows, summarise, write_results
 from src.tools.timing import markdown
@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> None:
         training.check()
     log.info("%d trainings, of which %d are done, in %s", len(trainings), sum(t.finished for t in trainings), output)
     if not args.finished:
-        _make(output)
+        make_folder(output, "--output")
         train(trainings, args.jobs, lambda: _write(trainings, config, output))
     trainings = [training for training in trainings if training.finished]
     if DENSE not in {training.row for training in trainings}:
@@ -72,13 +72,6 @@ def main(argv: Sequence[str]) -> None:
     results = _write(trainings, config, output)
     _draw(trainings, summarise(results), groups, output)
     print((output / "table.md").read_text(encoding="utf-8"))
-
-
-def _make(output: Path) -> None:
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--output {output} cannot be made: {error.strerror}; name another folder") from error
 
 
 def _plans(rows: Sequence[Row], args: argparse.Namespace) -> dict[Row, Plan]:
@@ -123,8 +116,8 @@ def _measure(rows: Iterable[Row], config: Config, output: Path) -> None:
     from src.tools.benchmark import time_training
 
     timings = time_training(config, list(dict.fromkeys(row.tokens for row in rows)), ROUNDS, STEPS)
-    facts = ", ".join(f"{key}: {value}" for key, value in environment(config).items())
-    where = f"{ROUNDS} rounds of {STEPS} steps in turns, batch {config.data.batch_size}, {facts}"
+    rounds = f"{ROUNDS} rounds of {STEPS} steps in turns, batch {config.data.batch_size}"
+    where = f"{rounds}, {in_a_line(environment(config))}"
     img_s = {spec: round(config.data.batch_size / timing.median, 2) for spec, timing in timings.items()}
     write_atomically(output / "speeds.json", json.dumps(dataclasses.asdict(Speeds(img_s, where)), indent=1) + "\n")
 

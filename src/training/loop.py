@@ -211,8 +211,11 @@ class Trainer:
             every = self.config.run.save_every_epochs
             if every is not None and number % every == 0:
                 save_network(self.run.epoch(number), self.config, evaluated)
-            measured = (epoch.loss, epoch.lr, top1, top5, epoch.img_s, epoch.seconds)
-            row = self.run.write_epoch(Metrics(number, phase.number, phase.tokens, *measured))
+            row = Metrics(
+                number, phase.number, phase.tokens, loss=epoch.loss, lr=epoch.lr, top1=top1, top5=top5,
+                img_s=epoch.img_s, seconds=epoch.seconds,
+            )  # fmt: skip
+            row = self.run.write_epoch(row)
             self.board.note_epoch(phase, row, evaluated)
             self._save()  # last: a run that is killed before does the epoch again, to the same result
         _report(self.config, phase, number, epoch, top1, self.progress)

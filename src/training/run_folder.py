@@ -26,7 +26,7 @@ from typing import Optional, Union
 
 from src.config import Config, dump, load, parse
 from src.errors import UserError
-from src.files import write_atomically
+from src.files import make_folder, write_atomically
 from src.training.metrics import Metrics, read_metrics, write_metrics
 from src.weights import read_checkpoint
 
@@ -62,10 +62,7 @@ class RunFolder:
             raise UserError(
                 f"run.dir {run.path} holds a run already; go on with it by --resume {run.path}, or name another"
             )
-        try:
-            run.last.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"run.dir {run.path} cannot be made: {error.strerror}") from error
+        make_folder(run.last.parent, "run.dir")
         write_atomically(run.config, dump(config))
         write_atomically(run.classes, "".join(f"{name}\n" for name in classes))
         write_metrics(run.metrics, [])
