@@ -10,6 +10,7 @@ from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 
 _LOWEST_FLOAT16 = -65504.0
+_LEAST_NORMAL_FLOAT32 = 2.0**-126
 _sum = ops.ReduceSum(keep_dims=True)
 _multiply = ops.Mul()
 _less = ops.Less()  # of a number too: ops.less would make it LessScalar, which Ascend lacks
@@ -24,7 +25,8 @@ def rank(scores: Tensor, keep: int) -> tuple[Tensor, Tensor]:
     """The permutation that brings the `keep` best patch tokens to the front, and its inverse.
 
     Kept and dropped tokens each stay in their original order. Of equal scores the lowest place is kept; NaN
-    counts as -65504. So the result is a valid permutation whatever the scores are.
+    counts as -65504, and a subnormal number as 0: some of MindSpore's threads take it for 0 and some do not, and
+    then comparisons contradict each other. So the result is a valid permutation whatever the scores are.
 
     Args:
         scores: float [B, T]; the entry of [CLS], at index 0, is not looked at: it is always kept.
@@ -36,6 +38,7 @@ def rank(scores: Tensor, keep: int) -> tuple[Tensor, Tensor]:
     """
     patches = ops.cast(ops.stop_gradient(scores), mstype.float32)[:, 1:]
     patches = ops.select(ops.equal(patches, patches), patches, ops.full_like(patches, _LOWEST_FLOAT16))
+    patches = ops.select(_less(ops.abs(patches), _LEAST_NORMAL_FLOAT32), ops.zeros_like(patches), patches)
     place = _count(ops.equal(patches, patches))  # 1, 2, 3, ...
     kept = _less(_beaten_by(patches, place), float(keep))
     kept_so_far = _count(kept)

@@ -37,11 +37,12 @@ _FLOATS = frozenset({"float16", "float32"})
 
 OPERATORS: dict[str, Operator] = {
     **_same(
-        "Add", "AddN", "Assign", "AssignAdd", "BiasAdd", "BiasAddGrad", "BroadcastTo", "Cast", "Div", "Equal", "Erf",
-        "Exp", "Greater", "GreaterEqual", "LayerNorm", "LayerNormGrad", "Less", "LessEqual", "LogicalAnd", "LogicalOr",
-        "Maximum", "Minimum", "Mul", "Neg", "OneHot", "OnesLike", "Pow", "RealDiv", "Reciprocal", "ReduceAll",
-        "ReduceMean", "ReduceMin", "ReduceSum", "Select", "Slice", "SoftmaxCrossEntropyWithLogits", "Sqrt", "Square",
-        "StridedSlice", "StridedSliceGrad", "Sub", "Tanh", "TanhGrad", "Tile", "Transpose", "ZerosLike",
+        "Abs", "Add", "AddN", "Assign", "AssignAdd", "BiasAdd", "BiasAddGrad", "BroadcastTo", "Cast", "Div",
+        "Equal", "Erf", "Exp", "Greater", "GreaterEqual", "LayerNorm", "LayerNormGrad", "Less", "LessEqual",
+        "LogicalAnd", "LogicalOr", "Maximum", "Minimum", "Mul", "Neg", "OneHot", "OnesLike", "Pow", "RealDiv",
+        "Reciprocal", "ReduceAll", "ReduceMean", "ReduceMin", "ReduceSum", "Select", "Slice",
+        "SoftmaxCrossEntropyWithLogits", "Sqrt", "Square", "StridedSlice", "StridedSliceGrad", "Sub", "Tanh",
+        "TanhGrad", "Tile", "Transpose", "ZerosLike",
         "NPUClearFloatStatusV2", "NPUGetFloatStatusV2",
     ),
     "MatMul": Operator(kernel="MatMulV2", note="cube unit: float16, summed in float32"),
