@@ -55,7 +55,8 @@ class Progress:
             self.bar.update(units)
         elif time.monotonic() - self.spoke > SECONDS_BETWEEN_LINES:
             self.spoke = time.monotonic()
-            log.info("%s %d/%d %s %s, %s left", self.title, self.done, self.total, self.unit, note, self.left())
+            what = f"{self.unit} {note}".rstrip()
+            log.info("%s %d/%d %s, %s left", self.title, self.done, self.total, what, self.left())
 
     def left(self) -> str:
         """Time left at the mean rate so far, as mm:ss or h:mm:ss."""

@@ -13,7 +13,8 @@ def test_medians_spread_and_gain():
     timing = Timing(seconds=(1.0, 2.0, 4.0), base=(2.0, 3.0, 4.0))
     assert timing.median == 2.0
     assert timing.spread == pytest.approx((3.0 - 1.5) / 2 / 2.0)
-    assert timing.gain == pytest.approx(0.5)  # of 2.0, 1.5, 1.0
+    assert timing.gains == pytest.approx((1.0, 0.5, 0.0))
+    assert timing.gain == pytest.approx(0.5)
 
 
 def test_share_of_ideal():

@@ -1,6 +1,7 @@
 """The planner: its numbers are the schedule's and the benchmark's, and it finds what reaches the target."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -88,6 +89,7 @@ def test_the_command_with_measuring(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("model.num_classes is null, for the data decides it: counted with 1000\n")
     assert "measured gain" in done.stdout
+    assert re.search(r" \| [+-][\d.]+% \([+-][\d.]+ to [+-][\d.]+\) \| ", done.stdout)
     for option in (["--target-speedup", "1"], ["--target-speedup", "1.2", "--max-drop", "100"]):
         with pytest.raises(UserError, match="must be above 1, --max-drop"):
             plan.main(option)

@@ -17,7 +17,10 @@ def test_lines_and_time_left_where_there_is_no_terminal(monkeypatch, caplog):
         assert bar.left() == "01:00"
         now[0] = 90.0
         bar.advance(10, "loss 0.8")
+        now[0] = 121.0
+        bar.advance(10)
     assert [record.getMessage() for record in caplog.records] == [
         "training 30/100 img loss 1.0, ? left",
         "training 50/100 img loss 0.8, 01:40 left",
+        "training 60/100 img, 01:34 left",
     ]

@@ -19,7 +19,7 @@ from src.errors import UserError
 from src.models.schedule import Geometry, Plan, parse, resolve
 from src.tools.experiments import Row, Summary, read_results, summarise
 from src.tools.paper import TABLE1
-from src.tools.timing import markdown
+from src.tools.timing import Timing, markdown
 
 ROOT = Path(__file__).resolve().parents[2]
 STEP = 5  # percent
@@ -42,8 +42,8 @@ def main(argv: Sequence[str]) -> None:
     known = {file.stem: summarise(read_results(file)) for file in files}
     plans = find(geometry_of(config), args.target_speedup - 1, args.max_drop, args.from_block, _specs(known))
     chosen = sorted(plans, key=lambda plan: _place(plan, known))[: args.limit]
-    gains = _measure(config, chosen, args.pairs) if args.measure else {}
-    print(table(chosen, known, gains))
+    timings = _measure(config, chosen, args.pairs) if args.measure else {}
+    print(table(chosen, known, timings))
 
 
 def geometry_of(config: Config) -> Geometry:
@@ -108,9 +108,9 @@ def tokens_gone(plan: Plan) -> float:
     return 1 - min(plan.tokens_out) / max(plan.tokens_in)
 
 
-def table(plans: Sequence[Plan], known: Known, gains: Mapping[str, float]) -> str:
+def table(plans: Sequence[Plan], known: Known, timings: Mapping[str, Timing]) -> str:
     """The plans as Markdown; accuracies are differences of top-1 to the dense model, in percentage points."""
-    header = ["schedule", "tokens", "most gone", "ideal gain", *(["measured gain"] if gains else []), "paper: top-1",
+    header = ["schedule", "tokens", "most gone", "ideal gain", *(["measured gain"] if timings else []), "paper: top-1",
               *(f"{name}: top-1 (95% interval)" for name in known)]  # fmt: skip
     lines = []
     for plan in plans:
@@ -122,13 +122,19 @@ def table(plans: Sequence[Plan], known: Known, gains: Mapping[str, float]) -> st
                 " ".join(map(str, dict.fromkeys(plan.tokens_out))),
                 f"{100 * tokens_gone(plan):.0f}%",
                 f"{100 * plan.ideal_gain:+.1f}%",
-                *([f"{100 * gains[spec]:+.1f}%"] if gains else []),
+                *([_gain(timings[spec])] if timings else []),
                 published,
                 *(_accuracy(summaries.get(Row(spec))) for summaries in known.values()),
             ]
         )
     note = "Top-1: difference to the dense model of the same experiment, percentage points."
+    if timings:
+        note += " Measured gain: the median over rounds (the least to the greatest)."
     return f"{markdown(header, lines)}\n{note}\n"
+
+
+def _gain(timing: Timing) -> str:
+    return f"{100 * timing.gain:+.1f}% ({100 * min(timing.gains):+.1f} to {100 * max(timing.gains):+.1f})"
 
 
 def _accuracy(summary: Optional[Summary]) -> str:
@@ -152,13 +158,13 @@ def _place(plan: Plan, known: Known) -> tuple[bool, float, float, float]:
     return spec not in TABLE1, -paper, -max(least, default=-math.inf), tokens_gone(plan)
 
 
-def _measure(config: Config, plans: Sequence[Plan], pairs: int) -> dict[str, float]:
-    """Gains over the dense model on this device, as src.tools.benchmark measures them."""
+def _measure(config: Config, plans: Sequence[Plan], pairs: int) -> dict[str, Timing]:
+    """Training steps and dense ones on this device, as src.tools.benchmark measures them."""
     from src.tools.benchmark import time_training
 
     cli.start_log()
     specs = ["none", *(str(plan.schedule) for plan in plans)]
-    return {spec: timing.gain for spec, timing in time_training(config, specs, pairs, steps=1).items()}
+    return time_training(config, specs, pairs, steps=1)
 
 
 def _parser() -> cli.Parser:
@@ -172,7 +178,7 @@ def _parser() -> cli.Parser:
     parser.add_argument("--limit", type=cli.positive, default=15, metavar="N", help="schedules to list (15)")
     parser.add_argument("--results", nargs="+", metavar="FILE", help="results.csv of src.tools.table1 (docs/results)")
     parser.add_argument("--measure", action="store_true", help="measure those that are listed, on this device")
-    parser.add_argument("--pairs", type=cli.positive, default=3, metavar="N", help="rounds of measuring (3)")
+    parser.add_argument("--pairs", type=cli.positive, default=5, metavar="N", help="rounds of measuring (5)")
     return parser
 
 

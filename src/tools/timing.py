@@ -28,7 +28,12 @@ class Timing:
     @property
     def gain(self) -> float:
         """How much faster than the base: the median over rounds of base / own, minus 1."""
-        return statistics.median(b / s for b, s in zip(self.base, self.seconds)) - 1
+        return statistics.median(self.gains)
+
+    @property
+    def gains(self) -> tuple[float, ...]:
+        """Of each round."""
+        return tuple(b / s - 1 for b, s in zip(self.base, self.seconds))
 
 
 def interleave(
