@@ -111,12 +111,14 @@ def cache_folder() -> Path:
 
 
 def compile_ahead(cell: "nn.Cell", *inputs: "Tensor") -> None:
-    """Compile a cell's graph for inputs like these, before it is called with any.
+    """Compile a cell's graph for inputs like these, before it is called with any; nothing in PyNative mode.
 
     AKG writes a log of its own to the working directory while it compiles: let that be the kernels' cache.
     """
     import mindspore as ms
 
+    if ms.get_context("mode") == ms.PYNATIVE_MODE:
+        return
     if not ms.get_context("enable_graph_kernel"):
         cell.compile(*inputs)
         return

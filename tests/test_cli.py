@@ -140,7 +140,7 @@ def test_skipvit_s_takes_a_step_at_224(tmp_path, photos):
         ("train.py", ["--device_target", "Ascend"], "--device_target Ascend: this machine has no Ascend runtime"),
         ("train.py", ["--device_target", "TPU"], "--device_target 'TPU' is unknown; choose one of CPU, Ascend"),
         ("train.py", ["--resume", "nowhere"], "give either --config FILE or --resume RUN_FOLDER"),
-        ("train.py", ["run.dir=/dev/null/run"], "run.dir /dev/null/run/checkpoints cannot be made: Not a directory"),
+        ("train.py", ["run.dir=/dev/null/run"], "run.dir /dev/null/run cannot be made: Not a directory"),
         ("train.py", ["--epochs", "3"], "unrecognized arguments: --epochs"),
         ("eval.py", ["--ckpt", "nowhere.ckpt"], "checkpoint nowhere.ckpt does not exist"),
         ("eval.py", [], "there is no run below runs/ yet; train one with: python train.py --config"),
@@ -326,4 +326,4 @@ def test_a_second_training_in_a_folder_is_refused(tmp_path, photos):
 
 def test_torture_in_short(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert torture(1, random.Random(0), "runtime.fused_kernels=off")
+    assert torture(1, random.Random(0))

@@ -43,12 +43,11 @@ def test_logits_and_kept_places(mode, case, spec, act):
     net = network(path, spec, f"gelu_{act}")
     logits, kept = reference.forward(weights, images, spec, act=act)
     assert np.abs(net(Tensor(images)).asnumpy() - logits).max() < 2e-4
-    if mode == "graph":  # a trace is a graph in either mode
-        traced = trace_tokens(net, Tensor(images))
-        assert traced.keys() == kept.keys()
-        for block, places in traced.items():
-            assert places.dtype == np.int32
-            assert (places == kept[block]).all()
+    traced = trace_tokens(net, Tensor(images))
+    assert traced.keys() == kept.keys()
+    for block, places in traced.items():
+        assert places.dtype == np.int32
+        assert (places == kept[block]).all()
 
 
 @pytest.mark.parametrize("spec", SPECS[2:5:2])
@@ -135,7 +134,7 @@ needs_shared = pytest.mark.skipif(not PARITY.is_dir(), reason="no stored cases h
 @needs_shared
 @pytest.mark.parametrize("number", range(4))
 def test_stored_cases(mode, number):
-    check_stored_case(number, traced=mode == "graph")  # a trace is a graph in either mode
+    check_stored_case(number)
 
 
 @needs_shared
@@ -144,7 +143,7 @@ def test_stored_cases_with_fused_kernels(fused, number):
     check_stored_case(number)
 
 
-def check_stored_case(number, traced=True):
+def check_stored_case(number):
     shape = json.loads((PARITY / "cases.json").read_text())
     cases = np.load(PARITY / "cases.npz")
     net = mindcv.create_model(
@@ -154,19 +153,17 @@ def check_stored_case(number, traced=True):
     ).set_train(False)  # fmt: skip
     load_timm(net, PARITY / "weights.safetensors")
     images, cotangent = Tensor(cases["images"]), Tensor(cases["cotangent"])
-    if traced:
-        kept = trace_tokens(net, images)
-        stored = {int(key.split("/")[2]) for key in cases.files if key.startswith(f"{number}/kept/")}
-        assert kept.keys() == stored
-        for block in stored:
-            assert (kept[block] == cases[f"{number}/kept/{block}"]).all()
+    assert np.abs(net(images).asnumpy() - cases[f"{number}/logits"]).max() < 2e-4
+    kept = trace_tokens(net, images)
+    stored = {int(key.split("/")[2]) for key in cases.files if key.startswith(f"{number}/kept/")}
+    assert kept.keys() == stored
+    for block in stored:
+        assert (kept[block] == cases[f"{number}/kept/{block}"]).all()
 
     def objective(x):
-        logits = net(x)
-        return (logits * cotangent).sum(), logits
+        return (net(x) * cotangent).sum()
 
-    (_, logits), gradients = ms.value_and_grad(objective, None, net.trainable_params(), has_aux=True)(images)
-    assert np.abs(logits.asnumpy() - cases[f"{number}/logits"]).max() < 2e-4
+    _, gradients = ms.value_and_grad(objective, None, net.trainable_params())(images)
     compared = 0
     for parameter, gradient in zip(net.trainable_params(), gradients):
         key = f"{number}/grad/{parameter.name}"

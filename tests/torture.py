@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
@@ -38,22 +37,22 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        finish(start(Path("first"), ()))  # fills the cache of kernels
+        finish(start(Path("first")))  # fills the cache of kernels
         instants = torture(args.kills, random.Random(args.seed))
     print(f"{args.kills} runs were killed ({instants}), resumed, and ended bit-equal; none was lost, no file left over")
 
 
-def torture(kills: int, chance: random.Random, *overrides: str) -> str:
+def torture(kills: int, chance: random.Random) -> str:
     """Do so many trials in the working directory; in what each run was when it was killed, counted."""
     began = time.monotonic()
-    finish(start(Path("whole"), overrides))
+    finish(start(Path("whole")))
     seconds = time.monotonic() - began
     seen: dict[str, int] = {}
     for number in tqdm(range(kills), disable=not sys.stderr.isatty()):
         for trial in itertools.count():
             run = Path(f"run{number}-{trial}")
-            what = kill(start(run, overrides), run, seconds, chance, while_saving=number % 3 == 0)
-            finish(resume(run) if (run / "config.yaml").exists() else start(run, overrides))
+            what = kill(run, seconds, chance, while_saving=number % 3 == 0)
+            finish(start(run, resume=(run / "config.yaml").exists()))
             check(run, Path("whole"))
             if what is not None:
                 break
@@ -61,8 +60,9 @@ def torture(kills: int, chance: random.Random, *overrides: str) -> str:
     return ", ".join(f"{count} {what}" for what, count in sorted(seen.items()))
 
 
-def kill(job: subprocess.Popen, run: Path, seconds: float, chance: random.Random, while_saving: bool) -> Optional[str]:
-    """Kill a run; what it was doing, or None if it came to its end first."""
+def kill(run: Path, seconds: float, chance: random.Random, while_saving: bool) -> Optional[str]:
+    """Start a run and kill it; what it was doing, or None if it came to its end first."""
+    job = start(run)
     until = time.monotonic() + chance.uniform(0, seconds)
     while job.poll() is None and (while_saving or time.monotonic() < until):
         if while_saving and list(run.glob("checkpoints/*.partial*")) and chance.random() < 0.3:
@@ -75,18 +75,10 @@ def kill(job: subprocess.Popen, run: Path, seconds: float, chance: random.Random
     return what if job.wait() == -signal.SIGKILL else None
 
 
-def start(run: Path, overrides: Sequence[str]) -> subprocess.Popen:
+def start(run: Path, resume: bool = False) -> subprocess.Popen:
     """A training in a process of its own."""
-    return _train(run, "--config", str(ROOT / "configs/quickstart.yaml"), *SMALL, *overrides, f"run.dir={run}")
-
-
-def resume(run: Path) -> subprocess.Popen:
-    """The same training, from where its last checkpoint left it."""
-    return _train(run, "--resume", str(run))
-
-
-def _train(run: Path, *arguments: str) -> subprocess.Popen:
-    command = [sys.executable, str(ROOT / "train.py"), *arguments]
+    config = ["--resume", str(run)] if resume else ["--config", str(ROOT / "configs/quickstart.yaml"), *SMALL]
+    command = [sys.executable, str(ROOT / "train.py"), *config, *([] if resume else [f"run.dir={run}"])]
     with Path(f"{run.name}.log").open("a", encoding="utf-8") as log:
         return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
 

@@ -62,6 +62,7 @@ class RunFolder:
             raise UserError(
                 f"run.dir {run.path} holds a run already; go on with it by --resume {run.path}, or name another"
             )
+        make_folder(run.path, "run.dir")
         make_folder(run.last.parent, "run.dir")
         write_atomically(run.config, dump(config))
         write_atomically(run.classes, "".join(f"{name}\n" for name in classes))
