@@ -1,4 +1,4 @@
-"""Top-1 and top-5 of a checkpoint, under its own or another schedule.
+"""Evaluate a checkpoint: top-1 and top-5, under its own or another schedule.
 
 Example: python eval.py model.tokens=none
 
@@ -13,15 +13,16 @@ from src import cli
 
 
 def main(argv: Sequence[str]) -> None:
+    """Parse the arguments, find the checkpoint, and evaluate it."""
     parser = cli.Parser(__doc__)
     parser.add_argument("--ckpt", metavar="FILE", help="checkpoint to evaluate")
     parser.add_argument("--distribute", action="store_true", help="share the images with the processes of msrun")
     args = parser.parse(argv)
-    from src.training.run_folder import locate
-    from src.training.session import evaluate_checkpoint
+    from src import commands
+    from src.runs import find_checkpoint
 
-    config, checkpoint = locate(args.config, args.ckpt, args.overrides, args.distribute)
-    result = evaluate_checkpoint(config, checkpoint, args.distribute)
+    config, checkpoint = find_checkpoint(args.config, args.ckpt, args.overrides, args.distribute)
+    result = commands.evaluate(config, checkpoint, args.distribute)
     if result is None:
         return
     print(f"checkpoint {checkpoint} on {config.data.root}")

@@ -4,25 +4,32 @@ Example: python train.py --config configs/quickstart.yaml train.epochs=20
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from src import cli
-from src.config import load
 
 
 def main(argv: Sequence[str]) -> None:
+    """Parse the arguments, load the configuration, and train or resume."""
     parser = cli.Parser(__doc__)
-    parser.add_argument("--resume", metavar="RUN_FOLDER", help="go on with a run, under its own configuration")
+    parser.add_argument("--resume", metavar="RUN_FOLDER", help="resume RUN_FOLDER with its saved configuration")
     parser.add_argument("--distribute", action="store_true", help="train with the other processes that msrun started")
+    parser.add_argument("--print", action="store_true", help="print the resolved configuration, and train nothing")
     args = parser.parse(argv)
     if bool(args.config) == bool(args.resume):
         parser.error("give either --config FILE or --resume RUN_FOLDER")
-    from src.training.session import begin, go_on  # after the arguments: these import MindSpore
+    from pathlib import Path
+
+    from src import commands
+    from src.config import dump, resolve
 
     if args.resume:
-        go_on(args.resume, args.overrides, args.distribute)
+        commands.resume(args.resume, args.overrides, args.distribute)
+        return
+    resolved = resolve(args.config, args.overrides)
+    if args.print:
+        print(dump(resolved.config, resolved.origins), end="")
     else:
-        begin(load(args.config, args.overrides), name=Path(args.config).stem, distribute=args.distribute)
+        commands.train(resolved.config, Path(args.config).stem, args.distribute)
 
 
 if __name__ == "__main__":

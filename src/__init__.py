@@ -1,5 +1,5 @@
 """SkipViT (arXiv 2401.15293) and EViT (arXiv 2202.07800) on MindSpore."""
 
-from src.runtime import prepare_environment
+from src.runtime.device import prepare_environment
 
 prepare_environment()  # MindSpore reads its environment when it is first imported

@@ -1,4 +1,4 @@
-"""What an entry point reports as one line, in place of a traceback."""
+"""The errors that a command reports as one line instead of a traceback."""
 
 import signal
 
@@ -10,8 +10,8 @@ class UserError(ValueError):
     """
 
 
-class FailureError(RuntimeError):
-    """Work that was asked for rightly and did not succeed; exit code 1."""
+class RunError(RuntimeError):
+    """A valid request that failed while it ran; exit code 1."""
 
 
 class Interrupted(Exception):  # noqa: N818
@@ -22,6 +22,6 @@ class Interrupted(Exception):  # noqa: N818
         self.code = 128 + number
 
 
-def first_line(error: Exception) -> str:
-    """What an exception of a library says, without the traceback that MindSpore writes below it."""
+def short_message(error: BaseException) -> str:
+    """Return the first line of an exception's message: MindSpore appends its own call stack."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

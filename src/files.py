@@ -1,23 +1,61 @@
-"""Files that are never half-written, and folders."""
+"""Write files and folders whole or not at all."""
 
+import glob
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Optional
 
 from src.errors import UserError
 
+PARTIAL = "*.partial*"  # what a process that was killed may leave behind
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file beside its place and move it there, so that it is never half-written."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8", newline="") as file:
+
+@contextmanager
+def written_whole(path: Path, previous: Optional[Path] = None) -> Iterator[Path]:
+    """Give a temporary name beside `path` to write to, and move the result to `path` when the block ends well.
+
+    Whatever stood at `path` stays whole until then. Nothing temporary is left, however the block ends.
+
+    Args:
+        path: The file or folder to write.
+        previous: Where to move the file that stood at `path` before.
+
+    Raises:
+        OSError: The result cannot be written to the disk or moved.
+    """
+    beginning = f"{path.stem}.{os.getpid()}.partial"
+    partial = path.with_name(f"{beginning}{path.suffix}")
+    try:
+        yield partial
+        if partial.is_file():
+            _sync(partial)
+        if previous is not None and path.exists():
+            path.replace(previous)
+        partial.replace(path)
+        _sync(path.parent)
+    finally:
+        for rest in path.parent.glob(f"{glob.escape(beginning)}*"):  # MindSpore has temporary files of its own
+            if rest.is_dir():
+                shutil.rmtree(rest)
+            else:
+                rest.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file whole or not at all.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    with written_whole(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def make_folder(path: Path, option: str) -> None:
-    """Make a folder that `option` has named, and those above it.
+    """Make a folder that `option` names, and its parents.
 
     Raises:
         UserError: It cannot be made.
@@ -26,3 +64,12 @@ def make_folder(path: Path, option: str) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{option} {path} cannot be made: {error.strerror}; name another folder") from error
+
+
+def _sync(path: Path) -> None:
+    """Flush a file, or the names in a folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

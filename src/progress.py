@@ -1,9 +1,9 @@
-"""Progress of long work: a bar on a terminal, now and then a plain line elsewhere."""
+"""Progress of long work: a bar on a terminal, a plain line now and then elsewhere."""
 
 import logging
 import sys
 import time
-from typing import Optional
+from typing import Any, Optional
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -14,12 +14,12 @@ log = logging.getLogger("skipvit")
 
 
 class Progress:
-    """A context that counts work done out of `total`, with rate and time left.
+    """Count work done out of `total` while the block runs, with rate and time left.
 
     Args:
         total: Units of work.
-        title: What is being done.
-        unit: What is counted.
+        title: The work's name.
+        unit: The unit's name.
         done: Units that were done before.
         leave: Whether the finished bar stays on the terminal.
     """
@@ -32,7 +32,7 @@ class Progress:
         )  # fmt: skip
         self.title, self.unit, self.total, self.done, self.before = title, unit, total, done, done
         self.started: Optional[float] = None
-        self.spoke = time.monotonic()
+        self.last_line = time.monotonic()
         self.redirect = logging_redirect_tqdm([log]) if self.terminal else None
 
     def __enter__(self) -> "Progress":
@@ -40,27 +40,27 @@ class Progress:
             self.redirect.__enter__()
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, *exception: Any) -> None:
         self.bar.close()
         if self.redirect:
             self.redirect.__exit__(*exception)
 
     def advance(self, units: int, note: str = "") -> None:
-        """Count work as done; `note` is shown beside it."""
+        """Count units as done and show `note` beside them."""
         self.done += units
         if self.started is None:  # the first work done may have compiled a graph: the rate is of what follows
             self.started, self.before = time.monotonic(), self.done
         if self.terminal:
             self.bar.set_postfix_str(note, refresh=False)
             self.bar.update(units)
-        elif time.monotonic() - self.spoke > SECONDS_BETWEEN_LINES:
-            self.spoke = time.monotonic()
+        elif time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
+            self.last_line = time.monotonic()
             what = f"{self.unit} {note}".rstrip()
             log.info("%s %d/%d %s, %s left", self.title, self.done, self.total, what, self.left())
 
     def left(self) -> str:
-        """Time left at the mean rate so far, as mm:ss or h:mm:ss."""
-        if self.done == self.before:
+        """Return the time left at the mean rate so far, as mm:ss or h:mm:ss."""
+        if self.started is None or self.done == self.before:
             return "?"
         rate = (self.done - self.before) / (time.monotonic() - self.started)
         return tqdm.format_interval((self.total - self.done) / rate)

@@ -1,35 +1,19 @@
 """Fixtures: the device, the two execution modes, small data sets."""
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src import runtime  # noqa: E402
-
-SHARED = ROOT.parent / "shared"
-
-
-def module(name, *arguments, cwd=ROOT):
-    """A command that runs a module of this project, and the options of subprocess with which it does, in any folder."""
-    command = [sys.executable, "-m", name, *map(str, arguments)]
-    return command, {"cwd": cwd, "env": {**os.environ, "PYTHONPATH": str(ROOT)}, "text": True}
-
-
-def run_module(name, *arguments, cwd=ROOT):
-    command, options = module(name, *arguments, cwd=cwd)
-    return subprocess.run(command, capture_output=True, timeout=600, check=False, **options)
+from src.runtime import device
 
 
 @pytest.fixture(autouse=True, scope="session")
-def device():
-    runtime.set_up("CPU", fused_kernels="off")
+def set_up_device():
+    device.set_up("CPU", fused_kernels="off")
 
 
 @pytest.fixture(params=["graph", "pynative"])
@@ -46,9 +30,9 @@ def mode(request):
 def fused(monkeypatch, tmp_path):
     """Run the test with fused kernels."""
     monkeypatch.chdir(tmp_path)  # AKG leaves a log in the working directory
-    runtime.set_up("CPU", fused_kernels="on")
+    device.set_up("CPU", fused_kernels="on")
     yield
-    runtime.set_up("CPU", fused_kernels="off")
+    device.set_up("CPU", fused_kernels="off")
 
 
 @pytest.fixture(autouse=True)
@@ -78,3 +62,15 @@ def photos(tmp_path_factory):
                 image = Image.fromarray(pixels).convert("L" if i == 0 else "RGB")
                 image.save(folder / f"{i}.{('JPEG', 'png', 'jpg')[i % 3]}")
     return root
+
+
+COSTLY = {"trained", "one_and_two", "refused", "one", "two", "finished"}  # fixtures of a module that take seconds
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Keep the tests that share a costly fixture in one process, so that it is made once."""
+    for item in items:
+        shared = COSTLY & set(item.fixturenames)
+        if shared:
+            item.add_marker(pytest.mark.xdist_group(f"{item.module.__name__} {min(shared)}"))

@@ -19,8 +19,8 @@ from typing import Optional
 import numpy as np
 from tqdm import tqdm
 
-from src.weights import CONFIG, read
-from tests.conftest import ROOT
+from src.weights.files import CONFIG, read_arrays
+from tests.helpers.commands import ROOT
 
 SMALL = [
     "train.epochs=4", "train.warmup_dense_epochs=2", "train.ema_decay=0.99", "run.save_every_steps=5",
@@ -90,7 +90,7 @@ def finish(job: subprocess.Popen) -> None:
 
 def check(run: Path, whole: Path) -> None:
     """All state bit-equal, the same metrics, the same files."""
-    expected, reached = read(whole / "checkpoints" / "last.ckpt"), read(run / "checkpoints" / "last.ckpt")
+    expected, reached = read_arrays(whole / "checkpoints" / "last.ckpt"), read_arrays(run / "checkpoints" / "last.ckpt")
     assert expected.keys() == reached.keys()
     expected.pop(CONFIG)  # it names the folder
     for name, value in expected.items():

@@ -3,7 +3,6 @@
 Shape letters: B images, T tokens, C channels, N heads, D channels of a head.
 """
 
-import math
 from typing import Optional
 
 from mindcv.models.layers.drop_path import DropPath
@@ -11,46 +10,25 @@ from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 from mindspore.common.initializer import TruncatedNormal
 
+from src.models.ops import Gelu, multiply
 from src.models.tokens import cls_scores
-
-ACTIVATIONS = ("gelu_tanh", "gelu_erf")
-multiply = ops.Mul()  # tensor * number would become Muls, which Ascend's graph engine lacks before MindSpore 2.7
 
 
 def dense(in_channels: int, out_channels: int) -> nn.Dense:
-    """A linear layer initialised as timm's ViT: truncated normal of 0.02, zero bias."""
+    """Make a linear layer initialised as timm's ViT: truncated normal of 0.02, zero bias."""
     return nn.Dense(in_channels, out_channels, weight_init=TruncatedNormal(0.02), bias_init="zeros")
 
 
-class Gelu(nn.Cell):
-    """GELU by the tanh formula (what Ascend's Gelu operator computes) or exactly, by erf (what timm weights expect).
-
-    Written as elementary products: on CPU the library's own is 4 to 10 times slower.
-    """
-
-    def __init__(self, act: str) -> None:
-        super().__init__()
-        self.tanh = act == "gelu_tanh"
-        self.linear = math.sqrt(2 / math.pi)
-        self.cubic = 0.044715 * self.linear
-
-    def construct(self, x: Tensor) -> Tensor:
-        half = multiply(x, 0.5)
-        if self.tanh:
-            return half * (1.0 + ops.tanh(x * (self.linear + multiply(x * x, self.cubic))))
-        return half * (1.0 + ops.erf(multiply(x, math.sqrt(0.5))))
-
-
 class PatchEmbed(nn.Cell):
-    """Images [B, I, H, W] → patch tokens [B, (H/P)·(W/P), C], row by row.
+    """Embed images [B, I, H, W] as patch tokens [B, (H/P)·(W/P), C], row by row.
 
     The convolution of stride P is written as the matrix product that it is: on CPU Conv2d takes 100 times as long.
     """
 
-    def __init__(self, image_size: tuple[int, int], patch_size: int, in_channels: int, embed_dim: int) -> None:
+    def __init__(self, grid: tuple[int, int], patch_size: int, in_channels: int, embed_dim: int) -> None:
         super().__init__()
         self.patch_size = patch_size
-        self.grid = (image_size[0] // patch_size, image_size[1] // patch_size)
+        self.grid = grid
         self.in_channels = in_channels
         self.patch_dim = in_channels * patch_size**2
         self.proj = dense(self.patch_dim, embed_dim)
@@ -64,7 +42,7 @@ class PatchEmbed(nn.Cell):
 
 
 class Attention(nn.Cell):
-    """Multi-head self-attention [B, T, C] → ([B, T, C], [CLS] scores [B, T]), always both."""
+    """Multi-head self-attention: [B, T, C] → ([B, T, C], [CLS] scores [B, T]), always both."""
 
     def __init__(self, dim: int, num_heads: int, drop_rate: float) -> None:
         super().__init__()
@@ -89,7 +67,7 @@ class Attention(nn.Cell):
 
 
 class Mlp(nn.Cell):
-    """[B, T, C] → [B, T, C] through `hidden` channels."""
+    """Two linear layers with GELU between: [B, T, C] → [B, T, C] through `hidden` channels."""
 
     def __init__(self, dim: int, hidden: int, act: str, drop_rate: float) -> None:
         super().__init__()
@@ -116,21 +94,21 @@ class Block(nn.Cell):
         self.drop_path_rate = drop_path_rate
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
 
-    def attend(self, x: Tensor, keep: Optional[Tensor] = None) -> tuple[Tensor, Tensor]:
-        """The first half: x + attention, and the [CLS] scores."""
+    def attn_half(self, x: Tensor, scale: Optional[Tensor] = None) -> tuple[Tensor, Tensor]:
+        """Return x + attention [B, T, C], and the [CLS] scores [B, T]."""
         out, scores = self.attn(self.norm1(x))
-        return x + self.drop(out, keep), scores
+        return x + self.scale_path(out, scale), scores
 
-    def transform(self, x: Tensor, keep: Optional[Tensor] = None) -> Tensor:
-        """The second half: x + MLP."""
-        return x + self.drop(self.mlp(self.norm2(x)), keep)
+    def mlp_half(self, x: Tensor, scale: Optional[Tensor] = None) -> Tensor:
+        """Return x + MLP, [B, T, C]."""
+        return x + self.scale_path(self.mlp(self.norm2(x)), scale)
 
-    def drop(self, out: Tensor, keep: Optional[Tensor]) -> Tensor:
-        """Stochastic depth: by the factors [B] that are given, else by what MindCV's layer draws in training."""
-        if keep is None:
+    def scale_path(self, out: Tensor, scale: Optional[Tensor]) -> Tensor:
+        """Apply stochastic depth: by the scale [B] that is given, else as MindCV's layer draws it in training."""
+        if scale is None:
             return self.drop_path(out)
-        return out * ops.cast(ops.reshape(keep, (-1, 1, 1)), out.dtype)
+        return out * ops.cast(ops.reshape(scale, (-1, 1, 1)), out.dtype)
 
     def construct(self, x: Tensor) -> Tensor:
-        x, _ = self.attend(x)
-        return self.transform(x)
+        x, _ = self.attn_half(x)
+        return self.mlp_half(x)

@@ -1,33 +1,45 @@
-"""The Vision Transformer with token skipping, and its entries in MindCV's registry.
+"""The Vision Transformer with token skipping.
 
 Shape letters: B images, T tokens with [CLS] first, N patches, C channels.
 """
 
-import itertools
-from typing import Optional, Union
+from typing import NamedTuple, Optional
 
 import numpy as np
-from mindcv.models.registry import register_model
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import TruncatedNormal, initializer
 
-from src.config import sides
+from src.config import ImageSize
 from src.errors import UserError
-from src.models.layers import ACTIVATIONS, Block, PatchEmbed, dense
-from src.models.schedule import Geometry, Plan, parse, resolve
-from src.models.tokens import Rejoin, Split, fuse, rank
+from src.models.layers import Block, PatchEmbed, dense
+from src.models.ops import ACTIVATIONS
+from src.models.router import TokenRouter
+from src.schedules import Geometry, Plan, parse, resolve
+
+
+class RandomInputs(NamedTuple):
+    """The random numbers of a pass, inputs of a network after the images; None for what the pass does not need.
+
+    Attributes:
+        drop_path_scale: float32 [B, depth, 2]: stochastic depth's factor of each block's attention and MLP, 0 or
+            1 / (1 - rate) (arXiv 1603.09382).
+        random_scores: For each drop float32 [B, T], which a random ranking ranks by.
+    """
+
+    drop_path_scale: Optional[Tensor] = None
+    random_scores: Optional[tuple[Tensor, ...]] = None
 
 
 class SkipViT(nn.Cell):
     """A ViT whose unimportant patch tokens skip blocks, or are fused, as a static plan says.
 
     Images float32 [B, I, H, W] → logits [B, classes]. The plan has no parameters: any plan runs any weights, and
-    `with_tokens` gives a second network of another plan over the very same ones. What is random in a pass is a second
-    input, from `draw`; without it, stochastic depth takes what MindCV's layer draws.
+    `with_tokens` gives a second network of another plan over the very same ones. Without the inputs of `sample`,
+    stochastic depth draws as MindCV's layer does.
 
     Args:
         patch_embed, cls_token, pos_embed, pos_drop, blocks, norm, head: The parts that hold the weights.
-        geometry: The sizes that the parts have.
+        geometry: The sizes of the parts.
         plan: Which tokens leave and return where, resolved for this geometry.
         auto_prefix: False for parts that have their parameters' names already.
     """
@@ -56,61 +68,45 @@ class SkipViT(nn.Cell):
         self.geometry = geometry
         self.plan = plan
         self.depth = geometry.depth
-        self.kept = plan.kept
-        self.rejoins = plan.rejoins
-        self.fused = plan.schedule.fused
-        self.random = plan.schedule.random
         self.drop_path_rates = [block.drop_path_rate for block in blocks]
-        drawn = [tokens if keep and self.random else 0 for tokens, keep in zip(plan.tokens_in, plan.kept)]
-        self.chance_ends = list(itertools.accumulate(drawn))
-        self.chance_starts = [end - columns for end, columns in zip(self.chance_ends, drawn)]
-        self.splits = nn.CellList([Split(keep) for keep in plan.kept])
-        self.joins = nn.CellList([Rejoin(keep) for keep in plan.kept])
+        self.router = TokenRouter(plan)
 
-    def construct(self, images: Tensor, draws: Optional[Tensor] = None) -> Tensor:
-        logits, _, _ = self.trace(images, draws)
+    def construct(
+        self, images: Tensor, drop_path_scale: Optional[Tensor] = None, random_scores: Optional[tuple] = None
+    ) -> Tensor:
+        logits, _, _ = self.forward_with_scores(images, drop_path_scale, random_scores)
         return logits
 
-    def trace(self, images: Tensor, draws: Optional[Tensor] = None) -> tuple[Tensor, tuple, tuple]:
-        """Logits [B, classes]; for each block the [CLS] scores [B, T]; for each drop the order [B, T] of its tokens."""
+    def forward_with_scores(
+        self, images: Tensor, drop_path_scale: Optional[Tensor] = None, random_scores: Optional[tuple] = None
+    ) -> tuple[Tensor, tuple, tuple]:
+        """Return logits [B, classes], each block's [CLS] scores [B, T], and each drop's ids_shuffle [B, T]."""
         x = self.embed(images)
-        skipped = ()
-        all_scores = ()
-        orders = ()
+        skipped: tuple = ()
+        all_scores: tuple = ()
+        all_ids: tuple = ()
         for i in range(self.depth):
-            if self.rejoins[i]:
-                x = self.return_tokens(x, skipped)
-            keep = self.paths(draws, i)
-            x, scores = self.blocks[i].attend(x, keep[0])
+            x, skipped = self.router.rejoin(i, x, skipped)
+            x, scores = self.blocks[i].attn_half(x, self.path_scale(drop_path_scale, i, 0))
+            x, skipped, ids_shuffle = self.router.drop(i, x, scores, skipped, random_scores)
+            x = self.blocks[i].mlp_half(x, self.path_scale(drop_path_scale, i, 1))
             all_scores += (scores,)
-            if self.kept[i] > 0:
-                ranked = self.chance(draws, i) if self.random else scores
-                order, inverse = rank(ranked, self.kept[i])
-                x, dropped = self.splits[i](x, order, inverse)
-                orders += (order,)
-                if self.fused:
-                    _, dropped_scores = self.splits[i](ops.expand_dims(scores, -1), order, inverse)
-                    x = fuse(x, dropped, dropped_scores)
-                else:
-                    skipped = ((i, dropped, order, inverse),) + skipped
-            x = self.blocks[i].transform(x, keep[1])
-        return self.head(self.norm(x)[:, 0]), all_scores, orders
+            all_ids += ids_shuffle
+        return self.head(self.norm(x)[:, 0]), all_scores, all_ids
 
     def embed(self, images: Tensor) -> Tensor:
-        """[B, I, H, W] → [CLS] and patch tokens with positions, [B, 1+N, C]."""
+        """Embed images [B, I, H, W] as [CLS] and patch tokens with positions, [B, 1+N, C]."""
         patches = self.patch_embed(images)
         cls = ops.broadcast_to(ops.cast(self.cls_token, patches.dtype), (patches.shape[0], 1, patches.shape[2]))
         x = ops.concat((cls, patches), 1)
         return self.pos_drop(x + ops.cast(self.pos_embed, x.dtype))
 
-    def return_tokens(self, x: Tensor, skipped: tuple) -> Tensor:
-        """Put the skipped tokens back at their original places, the last drop's first."""
-        for i, dropped, order, inverse in skipped:
-            x = self.joins[i](x, dropped, order, inverse)
-        return x
+    def path_scale(self, drop_path_scale: Optional[Tensor], block: int, half: int) -> Optional[Tensor]:
+        """Return stochastic depth's factors [B] for half a block; None if none were given."""
+        return None if drop_path_scale is None else drop_path_scale[:, block, half]
 
     def with_tokens(self, tokens: str) -> "SkipViT":
-        """The network of another schedule over the same parameters.
+        """Return the network of another schedule over the same parameters.
 
         Raises:
             UserError: The spec is refused for this model.
@@ -120,48 +116,31 @@ class SkipViT(nn.Cell):
             self.geometry, resolve(parse(tokens), self.geometry), auto_prefix=False,
         )  # fmt: skip
 
-    def paths(self, draws: Optional[Tensor], i: int) -> tuple[Optional[Tensor], Optional[Tensor]]:
-        """Stochastic depth's factors [B] for the halves of a block; None where there is none, or none was drawn."""
-        if draws is None or self.path_columns() == 0:
-            return None, None
-        return draws[:, 2 * i], draws[:, 2 * i + 1]
+    def sample(self, images: int, *seed: int) -> RandomInputs:
+        """Draw the random numbers of a pass over so many images, the same for the same seed.
 
-    def chance(self, draws: Optional[Tensor], i: int) -> Tensor:
-        """The random scores [B, T] by which a control's drop ranks."""
-        if draws is None:
-            raise ValueError("a schedule with a random ranking needs the numbers of SkipViT.draw as its second input")
-        before = self.path_columns()
-        return draws[:, before + self.chance_starts[i] : before + self.chance_ends[i]]
-
-    def path_columns(self) -> int:
-        """Columns of `draws` that are stochastic depth's: one for each half of each block, in training."""
-        return 2 * self.depth if self.training and max(self.drop_path_rates) > 0 else 0
-
-    def draw(self, images: int, *seed: int) -> tuple[Tensor, ...]:
-        """What is random in a pass over so many images.
-
-        In training, stochastic depth's factors (arXiv 1603.09382): 0, or 1 / (1 - rate) for what stays. For a schedule
-        with a random ranking, always, the tokens' scores.
-
-        Returns:
-            Inputs to add to the images: float32 [B, columns], the same for the same seed; none if nothing is random.
+        Stochastic depth is random in training alone, a random ranking always.
         """
-        columns = self.chance_ends[-1]
-        if not self.path_columns() + columns:
-            return ()
         generator = np.random.default_rng(seed)
-        rates = np.repeat(self.drop_path_rates, 2)[: self.path_columns()]
-        paths = (generator.random((images, len(rates))) >= rates) / (1 - rates)
-        return (Tensor(np.concatenate([paths, generator.random((images, columns))], axis=1).astype(np.float32)),)
+        scale, scores = None, None
+        if self.training and max(self.drop_path_rates) > 0:
+            rates = np.repeat(self.drop_path_rates, 2)
+            drawn = (generator.random((images, len(rates))) >= rates) / (1 - rates)
+            scale = Tensor(drawn.reshape(images, self.depth, 2).astype(np.float32))
+        if self.router.ranks_at_random:
+            lengths = [tokens for tokens, keep in zip(self.plan.tokens_in, self.plan.kept) if keep]
+            parts = np.split(generator.random((images, sum(lengths))), np.cumsum(lengths)[:-1], axis=1)
+            scores = tuple(Tensor(part.astype(np.float32)) for part in parts)
+        return RandomInputs(scale, scores)
 
     def no_weight_decay(self) -> set[str]:
-        """Names that MindCV's `create_optimizer` exempts from weight decay, as timm does."""
+        """Return the names that MindCV's `create_optimizer` exempts from weight decay, as timm does."""
         return {"cls_token", "pos_embed"}
 
 
 def build(
     tokens: str = "none",
-    image_size: Union[int, tuple[int, int]] = 224,
+    image_size: ImageSize = 224,
     patch_size: int = 16,
     embed_dim: int = 384,
     depth: int = 12,
@@ -177,7 +156,7 @@ def build(
     """Build a SkipViT.
 
     Args:
-        tokens: The schedule, as `src.models.schedule` reads it.
+        tokens: The schedule, as `src.schedules.parse` reads it.
         image_size: Pixels, of a square's side or (height, width).
         patch_size: Pixels of a patch's side.
         drop_rate: Dropout after position embedding, projection and MLP layers.
@@ -188,60 +167,22 @@ def build(
     Raises:
         UserError: Sizes that do not fit together, an unknown `act`, a refused spec.
     """
-    height, width = sides(image_size)
-    if height % patch_size or width % patch_size or min(height, width) < patch_size:
-        raise UserError(
-            f"model.image_size {height}x{width} is not a multiple of the patch size {patch_size};"
-            f" the nearest is {_nearest(height, patch_size)}x{_nearest(width, patch_size)}"
-        )
-    if embed_dim % num_heads:
-        raise UserError(f"model.embed_dim {embed_dim} is not a multiple of model.num_heads {num_heads}")
+    geometry = Geometry.from_sizes(
+        image_size, patch_size, embed_dim, depth, num_heads, mlp_ratio, num_classes, in_channels, align_tokens
+    )
     if act not in ACTIVATIONS:
         raise UserError(f"model.act {act!r} is unknown; choose one of {', '.join(ACTIVATIONS)}")
-    patch_embed = PatchEmbed((height, width), patch_size, in_channels, embed_dim)
-    num_patches = patch_embed.grid[0] * patch_embed.grid[1]
-    mlp_dim = int(embed_dim * mlp_ratio)
-    if mlp_dim < 1:
-        raise UserError(f"model.mlp_ratio {mlp_ratio:g} leaves no channel in the MLP of width {embed_dim}")
-    geometry = Geometry(num_patches, patch_embed.patch_dim, depth, embed_dim, mlp_dim, num_classes, align_tokens)
     plan = resolve(parse(tokens), geometry)
     rates = [drop_path_rate * i / max(depth - 1, 1) for i in range(depth)]
+    positions = (1, 1 + geometry.num_patches, embed_dim)
     return SkipViT(
-        patch_embed,
+        PatchEmbed(geometry.grid, patch_size, in_channels, embed_dim),
         cls_token=Parameter(initializer(TruncatedNormal(0.02), (1, 1, embed_dim)), name="cls_token"),
-        pos_embed=Parameter(initializer(TruncatedNormal(0.02), (1, 1 + num_patches, embed_dim)), name="pos_embed"),
+        pos_embed=Parameter(initializer(TruncatedNormal(0.02), positions), name="pos_embed"),
         pos_drop=nn.Dropout(p=drop_rate) if drop_rate else nn.Identity(),
-        blocks=nn.CellList([Block(embed_dim, num_heads, mlp_dim, act, drop_rate, rate) for rate in rates]),
+        blocks=nn.CellList([Block(embed_dim, num_heads, geometry.mlp_dim, act, drop_rate, rate) for rate in rates]),
         norm=nn.LayerNorm((embed_dim,), epsilon=1e-6),
         head=dense(embed_dim, num_classes),
         geometry=geometry,
         plan=plan,
     )
-
-
-def _nearest(pixels: int, patch_size: int) -> int:
-    return max(1, round(pixels / patch_size)) * patch_size
-
-
-def _variant(sizes: dict, pretrained: bool, arguments: dict) -> SkipViT:
-    if pretrained:
-        raise UserError("there are no pretrained weights to download; load a file with src.weights.load_timm")
-    return build(**{**sizes, **arguments})
-
-
-@register_model
-def skipvit_ti_16_224(pretrained: bool = False, **kwargs: Optional[object]) -> SkipViT:
-    """ViT-Ti/16 (DeiT-Ti's sizes); keyword arguments as `build`."""
-    return _variant({"embed_dim": 192, "num_heads": 3}, pretrained, kwargs)
-
-
-@register_model
-def skipvit_s_16_224(pretrained: bool = False, **kwargs: Optional[object]) -> SkipViT:
-    """ViT-S/16 (DeiT-S's sizes), the paper's model; keyword arguments as `build`."""
-    return _variant({"embed_dim": 384, "num_heads": 6}, pretrained, kwargs)
-
-
-@register_model
-def skipvit_b_16_224(pretrained: bool = False, **kwargs: Optional[object]) -> SkipViT:
-    """ViT-B/16 (DeiT-B's sizes); keyword arguments as `build`."""
-    return _variant({"embed_dim": 768, "num_heads": 12}, pretrained, kwargs)

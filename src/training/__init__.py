@@ -1,1 +1,1 @@
-"""Training: phases, one step as one graph, the loop, checkpoints and metrics in a run folder."""
+"""Training: one step as one graph, the state it changes, the loop, checkpoints, evaluation. It knows no model."""

@@ -7,15 +7,15 @@ import numpy as np
 from mindspore import Tensor, nn
 from mindspore import dataset as ds
 
-from src import runtime
-from src.data import batches
-from src.distributed import ALONE, Group
+from src.data.loaders import batches
 from src.progress import Progress
+from src.runtime import device
+from src.runtime.distributed import SINGLE_PROCESS, ProcessGroup
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Correct answers among `images`. With fewer than five classes, all of them count as the five best."""
+    """Correct answers among `images`; with fewer than five classes, all of them count as the five best."""
 
     top1_hits: int
     top5_hits: int
@@ -36,10 +36,10 @@ def evaluate(
     network: nn.Cell,
     loader: ds.Dataset,
     batch_size: int,
-    group: Group = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
     after_batch: Callable[[], None] = lambda: None,
 ) -> Accuracy:
-    """Count the right answers of a network in evaluation mode.
+    """Count the correct answers of a network in evaluation mode.
 
     Each batch is padded to `batch_size`, so that one graph serves them all.
 
@@ -53,9 +53,9 @@ def evaluate(
     with Progress(loader.get_dataset_size(), "evaluating", unit="batch", leave=False) as progress:
         for batch, labels in batches(loader, output_numpy=True):
             padding = [(0, batch_size - len(batch))] + [(0, 0)] * (batch.ndim - 1)
-            inputs = (Tensor(np.pad(batch, padding)), *network.draw(batch_size, group.rank, images))
+            inputs = (Tensor(np.pad(batch, padding)), *network.sample(batch_size, group.rank, images))
             if not images:
-                runtime.compile_ahead(network, *inputs)
+                device.compile_ahead(network, *inputs)
             logits = network(*inputs).asnumpy()[: len(batch)]
             best = np.argsort(-logits, axis=1, kind="stable")[:, :5]
             hits = best == labels.reshape(-1, 1)

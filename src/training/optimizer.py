@@ -7,14 +7,20 @@ from mindcv.scheduler import create_scheduler
 from mindspore import Tensor, amp, jit_class, nn, ops
 from mindspore import dtype as mstype
 
-from src.config import Config, peak_lr
-from src.models.layers import multiply
+from src.config import Config
+from src.models.ops import multiply
 
 BETA1, BETA2 = 0.9, 0.999
 
 
+def peak_lr(config: Config, processes: int = 1) -> float:
+    """Return the highest learning rate, scaled linearly with the batch of all processes (arXiv 1706.02677)."""
+    batch = config.data.batch_size * processes
+    return config.optimizer.lr * batch / (config.optimizer.lr_batch_size or batch)
+
+
 def learning_rates(config: Config, steps_per_epoch: int, processes: int = 1) -> list[float]:
-    """The learning rate of every step of the run: linear warm-up, then a cosine to `min_lr`."""
+    """Return the learning rate of every step of the run: linear warm-up, then a cosine to `min_lr`."""
     epochs, peak = config.train.epochs, peak_lr(config, processes)
     warmup = min(config.optimizer.warmup_epochs, epochs - 1)
     return create_scheduler(
@@ -30,7 +36,7 @@ def learning_rates(config: Config, steps_per_epoch: int, processes: int = 1) -> 
 
 
 def make_optimizer(config: Config, network: nn.Cell, rates: list[float]) -> nn.Optimizer:
-    """The optimiser over a network's parameters; biases, norms, [CLS] and positions do not decay.
+    """Make the optimiser of a network's parameters; biases, norms, [CLS] and positions do not decay.
 
     AdamW (arXiv 1711.05101) is MindSpore's fused AdamWeightDecay, one operator a parameter where MindCV's AdamW is
     twelve. It lacks Adam's bias correction, a factor known beforehand for every step; so the factor goes into the
@@ -55,7 +61,7 @@ def make_optimizer(config: Config, network: nn.Cell, rates: list[float]) -> nn.O
 
 
 class PerStep(nn.Cell):
-    """A value for each step: step int32 [1] → float32 [1]."""
+    """Look up a value for each step: step int32 [1] → float32 [1]."""
 
     def __init__(self, values: np.ndarray) -> None:
         super().__init__()
@@ -83,7 +89,7 @@ class DynamicLossScaler(amp.DynamicLossScaler):
 
 
 def make_scaler(config: Config) -> amp.LossScaler:
-    """The loss scale, fixed or dynamic."""
+    """Make the loss scale, fixed or dynamic."""
     if config.train.loss_scale_type == "dynamic":
         return DynamicLossScaler(config.train.loss_scale, scale_factor=2, scale_window=2000)
     return amp.StaticLossScaler(config.train.loss_scale)

@@ -1,0 +1,1 @@
+"""Speed: interleaved timing of schedules, of their token operations alone, and of other implementations."""

@@ -1,0 +1,56 @@
+"""The token operations of a schedule without the blocks between them, forward and backward, to be timed."""
+
+from collections.abc import Callable
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+from src.models.router import TokenRouter
+from src.runtime import device
+from src.schedules import Plan
+
+
+class TokenOps(nn.Cell):
+    """Rank, split, rejoin and fuse as a plan says: tokens [B, T, C] and scores [B, T] → tokens."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__()
+        self.router = TokenRouter(plan)
+        self.depth = len(plan.kept)
+        self.drops = sum(keep > 0 for keep in plan.kept)
+
+    def construct(self, tokens: Tensor, scores: Tensor) -> Tensor:
+        x, skipped = tokens, ()
+        for i in range(self.depth):
+            x, skipped = self.router.rejoin(i, x, skipped)
+            present = scores[:, : x.shape[1]]
+            x, skipped, _ = self.router.drop(i, x, present, skipped, (present,) * self.drops)
+        return x
+
+
+class TokenOpsGradient(nn.Cell):
+    """Run `TokenOps` forward, and backward from a given gradient of its result."""
+
+    def __init__(self, token_ops: TokenOps) -> None:
+        super().__init__(auto_prefix=False)
+        self.token_ops = token_ops
+        self.gradient = ops.GradOperation(get_all=True, sens_param=True)
+
+    def construct(self, tokens: Tensor, scores: Tensor, result: Tensor) -> tuple[Tensor, ...]:
+        return self.gradient(self.token_ops)(tokens, scores, result)
+
+
+def runner(plan: Plan, embed_dim: int, batch_size: int) -> Callable[[], None]:
+    """Return a call that runs a plan's token operations once, forward and backward, on random tokens and scores."""
+    random = np.random.RandomState(0)
+    tokens = plan.tokens_in[0]
+    shapes = ((batch_size, tokens, embed_dim), (batch_size, tokens), (batch_size, plan.tokens_out[-1], embed_dim))
+    inputs = [Tensor(random.random_sample(shape), ms.float32) for shape in shapes]
+    cell = TokenOpsGradient(TokenOps(plan))
+    device.compile_ahead(cell, *inputs)
+
+    def run() -> None:
+        cell(*inputs)[0].asnumpy()
+
+    return run

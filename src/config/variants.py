@@ -1,0 +1,29 @@
+"""The models of the registry by their sizes, which need no network to be known (arXiv 2010.11929, 2012.12877)."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Union
+
+from src.errors import UserError
+
+DEFAULTS: Mapping[str, Union[int, float]] = {
+    "patch_size": 16, "embed_dim": 384, "depth": 12, "num_heads": 6, "mlp_ratio": 4.0,
+}  # fmt: skip
+VARIANTS: Mapping[str, Mapping[str, int]] = {
+    "skipvit_ti_16_224": {"embed_dim": 192, "num_heads": 3},
+    "skipvit_s_16_224": {"embed_dim": 384, "num_heads": 6},
+    "skipvit_b_16_224": {"embed_dim": 768, "num_heads": 12},
+}
+
+
+def sizes_of(name: str) -> dict[str, Union[int, float]]:
+    """Return the sizes of a model of the registry, by their keyword arguments.
+
+    Raises:
+        UserError: There is no such model.
+    """
+    if name not in VARIANTS:
+        near = difflib.get_close_matches(name, VARIANTS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(VARIANTS)}"
+        raise UserError(f"model.name {name!r} is unknown; {hint}")
+    return {**DEFAULTS, **VARIANTS[name]}

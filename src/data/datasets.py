@@ -1,0 +1,237 @@
+"""The data sets: their classes and splits. Never imports MindSpore.
+
+A folder holds its splits, as ImageNet's (`train/CLASS/*.jpg`, `val/CLASS/*.jpg`), or its classes directly, of which
+a fixed random part is then held out. CIFAR-10 and CIFAR-100 are read in their binary layout.
+
+`sklearn:digits` as root names the embedded data set: the 1,797 handwritten digits of 8x8 pixels that scikit-learn
+ships (UCI ML hand-written digits), written once as PNG files to data/digits.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+
+from src.config import DataConfig
+from src.errors import UserError
+from src.files import written_whole
+from src.runtime.distributed import SINGLE_PROCESS, ProcessGroup
+
+DIGITS = "sklearn:digits"
+DIGITS_FOLDER = Path("data/digits")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp")
+CIFAR_FILES = {  # one file that must be there, and the pattern of all of them
+    ("cifar10", "train"): ("data_batch_1.bin", "data_batch_*.bin"),
+    ("cifar10", "test"): ("test_batch.bin", "test_batch.bin"),
+    ("cifar100", "train"): ("train.bin", "train.bin"),
+    ("cifar100", "test"): ("test.bin", "test.bin"),
+}
+CIFAR_RECORD = {"cifar10": 3073, "cifar100": 3074}  # bytes of an image with its labels
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+@dataclass(frozen=True)
+class Split:
+    """One part of a data set.
+
+    Attributes:
+        folder: The folder that holds it.
+        subset: The subfolder of `folder`, or train, test or all of a CIFAR set.
+        num_images: How many images it has.
+        extensions: Endings of its files; none of a CIFAR set.
+        indices: Its images' indices in the sorted order of the subfolder, where it is not all of them.
+    """
+
+    folder: Path
+    subset: str
+    num_images: int
+    extensions: tuple[str, ...] = ()
+    indices: Optional[tuple[int, ...]] = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set: its classes in the order of their labels, and the splits that were asked for."""
+
+    classes: tuple[str, ...]
+    splits: dict[str, Split]
+
+    def check_fits(self, num_classes: int) -> None:
+        """Refuse a model with fewer outputs than there are classes.
+
+        Raises:
+            UserError: There are more classes.
+        """
+        if len(self.classes) > num_classes:
+            raise UserError(
+                f"the data has {len(self.classes)} classes but the model has {num_classes} outputs;"
+                f" set model.num_classes={len(self.classes)}"
+            )
+
+
+def open_dataset(
+    config: DataConfig, splits: Sequence[str] = ("train", "val"), group: ProcessGroup = SINGLE_PROCESS
+) -> Dataset:
+    """Open the data set that a configuration names; write it first where it is scikit-learn's digits.
+
+    Args:
+        splits: Which of "train" and "val" are needed.
+
+    Raises:
+        UserError: A folder is missing or holds no images, classes differ between splits, or the training split is
+            smaller than a batch.
+    """
+    root = _write_digits(DIGITS_FOLDER.resolve()) if config.root == DIGITS else Path(config.root).expanduser().resolve()
+    if not root.is_dir():
+        raise UserError(f"data.root {root} is not a folder; set data.root to the folder of the images")
+    named = {"train": config.train_split, "val": config.val_split}
+    subsets = {split: named[split] for split in splits}
+    dataset = (
+        _open_folder(config, root, subsets) if config.name == "folder" else _open_cifar(config.name, root, subsets)
+    )
+    check_sizes(dataset, config, group)
+    return dataset
+
+
+def check_sizes(dataset: Dataset, config: DataConfig, group: ProcessGroup = SINGLE_PROCESS) -> None:
+    """Refuse fewer training images than a batch of all processes, and fewer validation images than processes.
+
+    Raises:
+        UserError: There are too few.
+    """
+    train, val = dataset.splits.get("train"), dataset.splits.get("val")
+    if train is not None and train.num_images < config.batch_size * group.size:
+        each = f" for each of {group.size} processes" if group.size > 1 else ""
+        raise UserError(
+            f"data.batch_size {config.batch_size}{each} exceeds the {train.num_images} training images of"
+            f" {train.folder}; set a smaller data.batch_size"
+        )
+    if val is not None and val.num_images < group.size:
+        raise UserError(f"{val.folder} has fewer validation images than there are processes; start fewer")
+
+
+def files_of(split: Split, classes: Sequence[str]) -> list[Path]:
+    """Return a folder's images in the order of their indices; none for a set in another layout."""
+    if not split.extensions:
+        return []
+    folder = split.folder / split.subset
+    files = [
+        folder / name / file
+        for name in classes
+        for file in sorted(os.listdir(folder / name), key=os.fsencode)
+        if _ending(file) in split.extensions
+    ]
+    return files if split.indices is None else [files[index] for index in split.indices]
+
+
+def _open_folder(config: DataConfig, root: Path, subsets: dict[str, str]) -> Dataset:
+    absent = [root / subset for subset in subsets.values() if not (root / subset).is_dir()]
+    if len(absent) == len(subsets) and _scan(root)[0]:
+        return _hold_out(config, root, subsets)
+    if absent:
+        raise UserError(
+            f"data.root {root} has no folder {absent[0].name}"
+            + (
+                ""
+                if len(absent) < len(subsets)
+                else f", and no class folders with images ({', '.join(EXTENSIONS)}) either"
+            )
+            + "; set data.root, data.train_split and data.val_split to what is there"
+        )
+    scans = {split: _scan(root / subset) for split, subset in subsets.items()}
+    for split, (classes, _, _) in scans.items():
+        if not classes:
+            raise UserError(
+                f"data folder {root / subsets[split]} holds no images: it must hold a folder a class, with files"
+                f" {', '.join(EXTENSIONS)} in it"
+            )
+    first = next(iter(scans))
+    for split, (classes, _, _) in scans.items():
+        if classes != scans[first][0]:
+            differing = sorted(set(classes) ^ set(scans[first][0]))
+            raise UserError(
+                f"data folders {root / subsets[first]} and {root / subsets[split]} hold different classes:"
+                f" {', '.join(differing[:10])}{', ...' if len(differing) > 10 else ''} only in one of them"
+            )
+    return Dataset(
+        scans[first][0],
+        {split: Split(root, subsets[split], images, exts) for split, (_, images, exts) in scans.items()},
+    )
+
+
+def _hold_out(config: DataConfig, root: Path, subsets: dict[str, str]) -> Dataset:
+    """Split class folders: a fixed random part, the same for every run, is for validation."""
+    classes, images, extensions = _scan(root)
+    held_out = round(images * config.val_fraction)
+    if not 0 < held_out < images:
+        raise UserError(
+            f"data.val_fraction {config.val_fraction:g} of {images} images leaves none to train or to validate on"
+        )
+    order = np.random.RandomState(0).permutation(images)
+    parts = {"val": sorted(order[:held_out].tolist()), "train": sorted(order[held_out:].tolist())}
+    splits = {split: Split(root, "", len(parts[split]), extensions, tuple(parts[split])) for split in subsets}
+    return Dataset(classes, splits)
+
+
+def _scan(folder: Path) -> tuple[tuple[str, ...], int, tuple[str, ...]]:
+    """Return the class folders that hold images (hidden ones aside), the number of images, and their endings."""
+    classes, images, endings = [], 0, set()
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.name.startswith(".") or not entry.is_dir():
+            continue
+        found = [ending for ending in map(_ending, os.listdir(entry.path)) if ending.lower() in EXTENSIONS]
+        if found:
+            classes.append(entry.name)
+            images += len(found)
+            endings.update(found)
+    return tuple(classes), images, tuple(sorted(endings))
+
+
+def _ending(name: str) -> str:
+    return os.path.splitext(name)[1]
+
+
+def _open_cifar(name: str, root: Path, subsets: dict[str, str]) -> Dataset:
+    for subset in subsets.values():
+        for part in _cifar_parts(subset):
+            if not (root / CIFAR_FILES[name, part][0]).is_file():
+                raise UserError(
+                    f"data.root {root} has no {CIFAR_FILES[name, part][0]}: it must hold {name} in its binary layout"
+                )
+    splits = {}
+    for split, subset in subsets.items():
+        files = [file for part in _cifar_parts(subset) for file in sorted(root.glob(CIFAR_FILES[name, part][1]))]
+        num_images = sum(file.stat().st_size // CIFAR_RECORD[name] for file in files)
+        splits[split] = Split(root, subset, num_images)
+    return Dataset(CIFAR10_CLASSES if name == "cifar10" else tuple(map(str, range(100))), splits)
+
+
+def _cifar_parts(subset: str) -> tuple[str, ...]:
+    return ("train", "test") if subset == "all" else (subset,)
+
+
+def _write_digits(folder: Path) -> Path:
+    """Write scikit-learn's digits as an image folder, a held-out fifth of each class as val, unless it is there."""
+    if folder.is_dir():
+        return folder
+    from PIL import Image
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    digits = load_digits()
+    indices = range(len(digits.target))
+    _, held_out = train_test_split(indices, test_size=0.2, stratify=digits.target, random_state=0)
+    try:
+        with written_whole(folder) as partial:
+            for index in indices:
+                split = "val" if index in held_out else "train"
+                target = partial / split / str(digits.target[index]) / f"{index:04d}.png"
+                target.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(np.round(digits.images[index] * (255 / 16)).astype(np.uint8)).save(target)
+    except OSError:
+        if not folder.is_dir():  # else another process was first
+            raise
+    return folder

@@ -1,0 +1,165 @@
+"""Loaders of images, from MindCV's data sets and transforms."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import mindspore as ms
+import mindspore.dataset as ds
+import numpy as np
+from mindcv.data import create_dataset, create_loader
+from mindcv.data.mixup import Mixup
+
+from src.config import Config, DataConfig
+from src.data.datasets import Dataset
+from src.data.seeded import Seeded
+from src.data.transforms import file_transforms, seeded, train_transforms, val_transforms
+from src.errors import RunError, UserError, short_message
+from src.runtime.distributed import SINGLE_PROCESS, ProcessGroup
+
+
+def train_loader(
+    dataset: Dataset, config: Config, num_classes: int, epoch: int, group: ProcessGroup = SINGLE_PROCESS
+) -> ds.Dataset:
+    """Load one epoch of shuffled, augmented batches: images float32 [B, 3, H, W] and labels.
+
+    Labels are int32 [B], or float32 [B, classes] with mixup or CutMix. The order depends on the run's seed and the
+    epoch alone: a step takes the next images for all processes of the group, each its part; the rest that would not
+    fill a batch for all is left out. Augmentation depends on the seeds in force (`src.runtime.device.set_seeds`).
+    """
+    data = config.data
+    steps = steps_of_epoch(dataset, config, group)
+    order = np.random.default_rng([config.train.seed, epoch]).permutation(dataset.splits["train"].num_images)
+    order = order[: steps * group.size * data.batch_size].reshape(steps, group.size, data.batch_size)
+    key = (config.train.seed, epoch)
+    loader = create_loader(
+        _images(dataset, "train", data, order[:, group.rank].ravel()),
+        batch_size=data.batch_size,
+        drop_remainder=True,
+        is_training=True,
+        transform=seeded(train_transforms(data, config.model.image_size), key),
+        num_parallel_workers=_workers(data),
+    )
+    if data.mixup or data.cutmix:
+        mix = Mixup(data.mixup, data.cutmix, prob=data.mixup_prob, num_classes=num_classes, label_smoothing=0.0)
+        columns = loader.get_col_names()
+        loader = loader.map(Seeded(mix, *key), columns, num_parallel_workers=_workers(data))
+    return loader
+
+
+def steps_of_epoch(dataset: Dataset, config: Config, group: ProcessGroup = SINGLE_PROCESS) -> int:
+    """Return the training steps of an epoch."""
+    return dataset.splits["train"].num_images // (config.data.batch_size * group.size)
+
+
+def batches(loader: ds.Dataset, sink: bool = False, output_numpy: bool = False) -> Iterator[tuple]:
+    """Yield one epoch of a loader's batches.
+
+    Args:
+        sink: Have MindSpore send them to the device ahead of their use, through its queue. Not for CPU.
+        output_numpy: Yield NumPy arrays instead of tensors.
+
+    Raises:
+        RunError: An image cannot be read.
+    """
+    if not sink:
+        try:
+            yield from loader.create_tuple_iterator(num_epochs=1, output_numpy=output_numpy)
+        except RuntimeError as error:
+            raise RunError(f"the data cannot be read: {_reason(error)}") from error
+        return
+    take = ms.data_sink(lambda *batch: batch, loader)
+    for _ in range(loader.get_dataset_size()):
+        yield take()
+    loader.__transfer_dataset__.stop_send()  # it would send the same images over and over
+
+
+def val_loader(dataset: Dataset, config: Config, group: ProcessGroup = SINGLE_PROCESS) -> ds.Dataset:
+    """Load this process's part of the validation images, once, in a fixed order; the last batch may be smaller.
+
+    The parts share no image and leave none out, so they may differ by one in size.
+    """
+    return _val_loader(dataset, config, np.arange(group.rank, dataset.splits["val"].num_images, group.size))
+
+
+def val_images(dataset: Dataset, config: Config, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Load some of the validation images: float32 [B, 3, H, W], normalised, and labels int32 [B].
+
+    Raises:
+        RunError: An image cannot be read.
+    """
+    images, labels = zip(*batches(_val_loader(dataset, config, np.asarray(indices)), output_numpy=True))
+    return np.concatenate(images), np.concatenate(labels)
+
+
+def val_sample(dataset: Dataset, config: Config, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Load so many evenly chosen validation images, as `val_images` does."""
+    return val_images(dataset, config, evenly(dataset.splits["val"].num_images, number))
+
+
+def evenly(count: int, limit: int) -> list[int]:
+    """Return at most `limit` indices below `count`, in the middles of equal parts."""
+    parts = min(count, limit)
+    return [(2 * part + 1) * count // (2 * parts) for part in range(parts)]
+
+
+def read_images(files: Sequence[Path], config: Config) -> np.ndarray:
+    """Read image files as validation sees them: float32 [B, 3, H, W], resized, cropped and normalised.
+
+    Raises:
+        UserError: A file cannot be decoded.
+    """
+    transforms = file_transforms(config.data, config.model.image_size)
+    images = []
+    for file in files:
+        try:
+            image = np.fromfile(file, np.uint8)
+            for transform in transforms:
+                image = transform(image)
+        except (OSError, RuntimeError, TypeError, ValueError) as error:
+            raise UserError(f"image {file} cannot be decoded: {_reason(error)}") from error
+        images.append(image)
+    return np.stack(images)
+
+
+def _val_loader(dataset: Dataset, config: Config, order: np.ndarray) -> ds.Dataset:
+    return create_loader(
+        _images(dataset, "val", config.data, order),
+        batch_size=config.data.batch_size,
+        transform=val_transforms(config.data, config.model.image_size),
+        num_parallel_workers=_workers(config.data),
+    )
+
+
+def _images(dataset: Dataset, name: str, config: DataConfig, order: np.ndarray) -> ds.Dataset:
+    """Return MindCV's data set of a split's images, in an order of their indices within the split."""
+    split = dataset.splits[name]
+    options: dict[str, object] = {}
+    if config.name == "folder":
+        options["class_indexing"] = {folder: label for label, folder in enumerate(dataset.classes)}
+        options["extensions"] = list(split.extensions)
+    images = create_dataset(
+        "" if config.name == "folder" else config.name,
+        root=str(split.folder),
+        split=split.subset,
+        shuffle=False,
+        num_parallel_workers=_workers(config),
+        **options,
+    )
+    indices = order if split.indices is None else np.asarray(split.indices)[order]
+    images.use_sampler(ds.SubsetSampler(indices.tolist()))
+    if config.name == "cifar100":
+        images = images.project(["image", "fine_label"])
+    return images
+
+
+def _workers(config: DataConfig) -> int:
+    """Return the number of threads: MindSpore refuses more than there are cores."""
+    return min(config.workers, os.cpu_count() or 1)
+
+
+def _reason(error: Exception) -> str:
+    """Return what MindSpore's data pipeline says, without its account of where."""
+    said = re.search(r"\[ERROR\] (.+)", str(error))
+    return said[1] if said else short_message(error)

@@ -1,0 +1,1 @@
+"""Experiments: variants, the jobs that train them, results with their statistics, tables and plots."""

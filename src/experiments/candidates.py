@@ -1,0 +1,70 @@
+"""Schedules that reach a speed, in the order of what is known of their accuracy."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Optional
+
+from src import markdown
+from src.experiments.results import Summary, Variant
+from src.schedules import Plan, parse
+from src.schedules.paper import TABLE1
+from src.schedules.search import share_dropped
+
+if TYPE_CHECKING:
+    from src.benchmarks.timing import Timing
+
+PriorResults = Mapping[str, Mapping[Variant, Summary]]  # by the name of the experiment
+
+
+def known_specs(prior: PriorResults) -> list[str]:
+    """Return the schedules of the paper and of earlier experiments, without controls and without other settings."""
+    variants = [variant for summaries in prior.values() for variant in summaries if not variant.overrides]
+    ranked = [variant.tokens for variant in variants if parse(variant.tokens).ranking == "cls"]
+    return list(dict.fromkeys([*TABLE1, *ranked]))
+
+
+def sort_key(plan: Plan, prior: PriorResults) -> tuple[bool, float, float, float]:
+    """Return what plans are sorted by: small data sets do not overrule ImageNet, nor a lucky seed a proven schedule."""
+    spec = str(plan.schedule)
+    paper = TABLE1[spec].top1 if spec in TABLE1 else 0.0
+    own = [summaries[Variant(spec)] for summaries in prior.values() if Variant(spec) in summaries]
+    least = [
+        found.difference - found.margin for found in own if found.margin is not None and found.difference is not None
+    ]
+    return spec not in TABLE1, -paper, -max(least, default=-math.inf), share_dropped(plan)
+
+
+def table(plans: Sequence[Plan], prior: PriorResults, timings: "Mapping[str, Timing]") -> str:
+    """Return the plans as Markdown; accuracies are differences of top-1 to the dense model, in percentage points."""
+    header = ["schedule", "tokens", "most gone", "ideal gain", *(["measured gain"] if timings else []), "paper: top-1",
+              *(f"{name}: top-1 (95% interval)" for name in prior)]  # fmt: skip
+    rows = []
+    for plan in plans:
+        spec = str(plan.schedule)
+        published = f"{TABLE1[spec].top1 - TABLE1['none'].top1:+.2f}" if spec in TABLE1 else ""
+        rows.append(
+            [
+                f"`{spec}`",
+                " ".join(map(str, dict.fromkeys(plan.tokens_out))),
+                f"{100 * share_dropped(plan):.0f}%",
+                f"{100 * plan.ideal_gain:+.1f}%",
+                *([_gain(timings[spec])] if timings else []),
+                published,
+                *(_accuracy(summaries.get(Variant(spec))) for summaries in prior.values()),
+            ]
+        )
+    note = "Top-1: difference to the dense model of the same experiment, percentage points."
+    if timings:
+        note += " Measured gain: the median over rounds (the least to the greatest)."
+    return f"{markdown.table(header, rows)}\n{note}\n"
+
+
+def _gain(timing: "Timing") -> str:
+    return f"{100 * timing.gain:+.1f}% ({100 * min(timing.gains):+.1f} to {100 * max(timing.gains):+.1f})"
+
+
+def _accuracy(summary: Optional[Summary]) -> str:
+    if summary is None or summary.difference is None:
+        return ""
+    margin = "" if summary.margin is None else f" ± {summary.margin:.2f}"
+    return f"{summary.difference:+.2f}{margin}"

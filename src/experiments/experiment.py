@@ -1,0 +1,142 @@
+"""An experiment: variants and seeds, their trainings in one folder, its table and plots."""
+
+import fcntl
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from src.config import Config, format_override, load, with_classes
+from src.config.files import Overrides
+from src.errors import UserError
+from src.experiments import speeds, table
+from src.experiments.jobs import Job, run_jobs
+from src.experiments.results import DENSE, Variant, summarise, write_results
+from src.files import make_folder, write_text
+from src.runs import RUNS, RunFolder
+from src.schedules import Geometry, parse, resolve
+
+log = logging.getLogger("skipvit")
+
+
+@dataclass
+class Experiment:
+    """The trainings of an experiment.
+
+    Attributes:
+        config: What all variants share.
+        groups: Variants by the name of their group; the first group is the table's, the others are ablations.
+        jobs: A training for each variant and seed.
+        output: The folder of the trainings, the table and the plots.
+    """
+
+    config: Config
+    groups: Mapping[str, Sequence[Variant]]
+    jobs: Sequence[Job]
+    output: Path
+
+    @classmethod
+    def plan(
+        cls,
+        file: str,
+        config: Config,
+        overrides: Overrides,
+        groups: Mapping[str, Sequence[Variant]],
+        seeds: int,
+        output: Optional[Path],
+    ) -> "Experiment":
+        """Plan the trainings of a configuration file; what cannot be trained is refused here.
+
+        Args:
+            output: The folder; None for runs/table1-NAME.
+
+        Raises:
+            UserError: A variant is refused, or the folder holds another experiment.
+        """
+        output = output or RUNS / f"table1-{Path(file).stem}"
+        variants = list(dict.fromkeys([DENSE, *(variant for group in groups.values() for variant in group)]))
+        jobs = [_job(variant, seed, file, overrides, output) for seed in range(seeds) for variant in variants]
+        for job in jobs:
+            job.check()
+        log.info("%d trainings, of which %d are done, in %s", len(jobs), sum(j.is_finished for j in jobs), output)
+        return cls(config, groups, jobs, output)
+
+    @property
+    def table_file(self) -> Path:
+        return self.output / "table.md"
+
+    def check_measurable(self) -> None:
+        """Refuse variants whose speeds cannot be compared.
+
+        Raises:
+            UserError: There is one.
+        """
+        speeds.check_measurable([job.variant for job in self.jobs], self.config)
+
+    def train(self, at_a_time: int) -> None:
+        """Train what is not finished, and write results and table after each training."""
+        make_folder(self.output, "--output")
+        run_jobs(self.jobs, at_a_time, self.write)
+
+    def keep_finished(self) -> None:
+        """Forget the jobs that are not finished.
+
+        Raises:
+            UserError: No dense training is among those that are.
+        """
+        self.jobs = [job for job in self.jobs if job.is_finished]
+        if DENSE not in {job.variant for job in self.jobs}:
+            raise UserError(f"no dense training is finished in {self.output}, and all others are compared with it")
+
+    def measure_speeds(self) -> None:
+        """Measure the schedules' training speeds in turns."""
+        classes = len(self.jobs[0].run.read_classes())
+        speeds.measure_speeds((job.variant for job in self.jobs), with_classes(self.config, classes), self.output)
+
+    def write(self) -> None:
+        """Write results.csv and table.md of what is finished: with measured speeds where there are any."""
+        finished = [job.result() for job in self.jobs if job.is_finished]
+        results, where = speeds.with_speeds(finished, self.output)
+        text = f"{table.table(summarise(results))}\n{table.note(self.config)}{where}\n"
+        with (self.output / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # --finished may look while trainings go on
+            write_results(self.output / "results.csv", results)
+            write_text(self.table_file, text)
+
+    def draw(self) -> None:
+        """Draw accuracy over speed, top-1 by epoch, and the ablations."""
+        from src.experiments import plots  # matplotlib
+
+        results, _ = speeds.with_speeds([job.result() for job in self.jobs], self.output)
+        summaries = summarise(results)
+        paired = {variant for variant, found in summaries.items() if variant == DENSE or found.difference is not None}
+        groups = {name: [variant for variant in group if variant in paired] for name, group in self.groups.items()}
+        first, *others = groups
+        curves: dict[Variant, list[list[tuple[int, float]]]] = {}
+        for job in self.jobs:
+            points = [(epoch.epoch, epoch.top1) for epoch in job.run.read_metrics() if epoch.top1 is not None]
+            curves.setdefault(job.variant, []).append(points)
+        shown = list(dict.fromkeys([DENSE, *groups[first]]))
+        timed = [variant for variant in shown if variant == DENSE or summaries[variant].gain is not None]
+        plots.plot_accuracy([summaries[variant] for variant in timed], self.output / "accuracy.png")
+        plots.plot_curves({variant: curves[variant] for variant in shown}, self.output / "curves.png")
+        ablations = {name: [summaries[variant] for variant in groups[name]] for name in others if groups[name]}
+        if ablations:
+            plots.plot_groups(ablations, summaries[DENSE], self.output / "ablations.png")
+
+
+def _job(variant: Variant, seed: int, file: str, overrides: Overrides, output: Path) -> Job:
+    """Return the training of a variant with a seed.
+
+    Raises:
+        UserError: The variant cannot be trained.
+    """
+    name = re.sub(r"[^a-z0-9]+", "_", str(variant).lower()).strip("_")
+    run = RunFolder(output / name / f"seed{seed}")
+    settings = {**overrides, **variant.settings, "train.seed": seed, "run.dir": str(run.path)}
+    config = load(file, settings)
+    plan = resolve(parse(config.model.tokens), Geometry.from_config(config.model))
+    arguments = [format_override(key, value) for key, value in settings.items()]
+    return Job(variant, seed, config, run, ("--config", file, *arguments), plan)

@@ -1,0 +1,100 @@
+"""The plots of an experiment."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+
+from matplotlib import pyplot as plt
+from matplotlib.ticker import MaxNLocator
+
+from src.experiments.results import Summary, Variant
+
+BLUE, GOLD, GREY = "#2a6f97", "#e9c46a", "#6c757d"
+MARKERS = "osD^v<>pP"
+
+
+def plot_accuracy(summaries: Sequence[Summary], path: Path) -> None:
+    """Draw top-1 over training speed, with standard deviations, and the Pareto front, as PNG."""
+    figure, axes = plt.subplots(figsize=(9.5, 5), layout="constrained")
+    points = [(1 + (found.gain or 0), found.top1) for found in summaries]
+    for found, point, colour, marker in zip(summaries, points, _colours(len(points)), itertools.cycle(MARKERS)):
+        axes.errorbar(
+            *point, yerr=found.sd, fmt=marker, color=colour, markersize=8, capsize=3, label=str(found.variant)
+        )
+    axes.margins(x=0.08, y=0.12)
+    (left, _), (bottom, _) = axes.get_xlim(), axes.get_ylim()
+    x, y = zip(*pareto(points))
+    axes.step([left, *x, x[-1]], [y[0], *y, bottom], where="pre", color=GOLD, linewidth=2, zorder=0,
+              label="Pareto front")  # fmt: skip
+    axes.set_xlim(left=left)
+    axes.set_ylim(bottom=bottom)
+    axes.set_xlabel("training speed, relative to dense")
+    bars = " (bars: standard deviation)" if any(found.sd is not None for found in summaries) else ", one seed"
+    axes.set_ylabel(f"top-1 after the last epoch, %{bars}")
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", fontsize=9)
+    _save(figure, path)
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the points that no other beats in one coordinate and equals or beats in the other, sorted, once each."""
+    return sorted({p for p in points if not any(q[0] >= p[0] and q[1] >= p[1] and q != p for q in points)})
+
+
+def plot_curves(curves: Mapping[Variant, Sequence[Sequence[tuple[int, float]]]], path: Path) -> None:
+    """Draw top-1 by epoch as PNG, the mean over seeds with a band from the lowest to the highest.
+
+    Args:
+        curves: For each variant, for each seed, (epoch, top-1).
+    """
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    for colour, (variant, seeds) in zip(_colours(len(curves)), curves.items()):
+        epochs = [epoch for epoch, _ in seeds[0]]
+        values = np.array([[top1 for _, top1 in seed] for seed in seeds])
+        axes.plot(epochs, values.mean(axis=0), color=colour, label=str(variant), linewidth=1.5)
+        axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.12, linewidth=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("epoch")
+    band = " (band: lowest to highest seed)" if max(map(len, curves.values())) > 1 else ", one seed"
+    axes.set_ylabel(f"top-1, %{band}")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="lower right")
+    _save(figure, path)
+
+
+def plot_groups(groups: Mapping[str, Sequence[Summary]], dense: Summary, path: Path) -> None:
+    """Draw the difference of top-1 to the dense model, with its 95% interval, a panel a group, as PNG."""
+    heights = [len(found) for found in groups.values()]
+    figure, panels = plt.subplots(
+        len(groups), 1, figsize=(8, 0.45 * sum(heights) + 0.9 * len(groups)), sharex=True, squeeze=False,
+        height_ratios=heights, layout="constrained",
+    )  # fmt: skip
+    for axes, (name, found) in zip(panels[:, 0], groups.items()):
+        values = [summary.difference or 0 for summary in found]
+        axes.errorbar(
+            values, range(len(found)), xerr=[summary.margin or 0 for summary in found], fmt="o", color=BLUE,
+            ecolor=GREY, capsize=3,
+        )  # fmt: skip
+        axes.axvline(0, color=GOLD, linewidth=2, zorder=0)
+        axes.set_yticks(range(len(found)), [str(summary.variant) for summary in found], fontsize=8)
+        axes.set_ylim(len(found) - 0.5, -0.5)
+        axes.set_title(name, loc="left", fontsize=10)
+        axes.grid(axis="x", alpha=0.3)
+    known = any(summary.margin is not None for found in groups.values() for summary in found)
+    how = "95% interval" if known else "one seed"
+    panels[-1, 0].set_xlabel(f"difference of top-1 to dense ({dense.top1:.2f}%), percentage points, {how}")
+    _save(figure, path)
+
+
+def _colours(number: int) -> np.ndarray:
+    return plt.get_cmap("viridis")(np.linspace(0, 0.92, number))
+
+
+def _save(figure: plt.Figure, path: Path) -> None:
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

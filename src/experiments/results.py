@@ -1,0 +1,215 @@
+"""The variants of an experiment, the results of their trainings, and statistics. Never imports MindSpore."""
+
+import csv
+import io
+import math
+import shlex
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Optional
+
+from pydantic import TypeAdapter
+
+from src.config import format_override, read_overrides, read_yaml
+from src.errors import UserError, short_message
+from src.files import write_text
+from src.runs import RunFolder, throughput
+from src.schedules import parse
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A schedule to train, with the configuration keys that differ from the experiment's.
+
+    Attributes:
+        overrides: The keys as `section.key=value`, sorted.
+    """
+
+    tokens: str
+    overrides: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return " ".join([self.tokens, *self.overrides])
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """The values by key, the schedule included."""
+        return {**read_overrides(self.overrides), "model.tokens": self.tokens}
+
+
+DENSE = Variant("none")
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A finished training.
+
+    Attributes:
+        tokens, overrides: The variant; the overrides are quoted as for a shell and separated by spaces.
+        top1: Percent, after the last epoch.
+        best_top1: Percent, the best of the last phase's epochs, chosen on the images that it is measured on.
+        img_s: Images per second in training, the median of the last phase's epochs (NaN if it was resumed at its end),
+            or as measured for its schedule.
+        seconds: Of training in all epochs, compiling included.
+        ideal_gain: Of the schedule, a fraction.
+    """
+
+    tokens: str
+    overrides: str
+    seed: int
+    epochs: int
+    top1: float
+    best_top1: float
+    img_s: float
+    seconds: float
+    ideal_gain: float
+
+    @property
+    def variant(self) -> Variant:
+        return Variant(self.tokens, tuple(shlex.split(self.overrides)))
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A variant over its seeds.
+
+    Attributes:
+        seeds: How many.
+        img_s: The median; None if it is known of no seed.
+        gain: Over the dense model's img/s of the same seed, a fraction: the median, for a machine may be disturbed.
+        top1, sd: Mean and standard deviation over seeds; the latter is None for one seed.
+        ideal_gain: A fraction.
+        difference, margin: Mean difference of top-1 to the dense model of the same seed, and half the width of its
+            95% confidence interval (Student's t over the pairs, None for fewer than two); percentage points.
+    """
+
+    variant: Variant
+    seeds: int
+    img_s: Optional[float]
+    gain: Optional[float]
+    ideal_gain: float
+    top1: float
+    sd: Optional[float]
+    difference: Optional[float]
+    margin: Optional[float]
+
+
+def read_rows(path: Path) -> dict[str, list[Variant]]:
+    """Read the groups of a file of variants, one a row of the table.
+
+    Raises:
+        UserError: The file cannot be read, or is no mapping of groups to rows.
+    """
+    try:
+        tree = read_yaml(path.read_text(encoding="utf-8"), f"rows {path}")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"rows {path} cannot be read: {error}") from error
+    if not isinstance(tree, dict) or not tree or not all(isinstance(rows, list) and rows for rows in tree.values()):
+        raise UserError(f"rows {path}: must be a mapping of groups to lists of rows, like configs/tables/table1.yaml")
+    return {str(group): [_read_variant(entry, path) for entry in rows] for group, rows in tree.items()}
+
+
+def _read_variant(entry: object, path: Path) -> Variant:
+    if isinstance(entry, str):
+        entry = {"tokens": entry}
+    if not isinstance(entry, dict) or not isinstance(entry.get("tokens"), str):
+        raise UserError(f"rows {path}: a row is a schedule, or a mapping with tokens, not {entry!r}")
+    overrides = [format_override(str(key), value) for key, value in sorted(entry.items()) if key != "tokens"]
+    return Variant(str(parse(entry["tokens"])), tuple(overrides))
+
+
+def result_of(run: RunFolder, variant: Variant, seed: int, ideal_gain: float) -> TrainingResult:
+    """Return the result of a finished run.
+
+    Raises:
+        UserError: Its metrics are not those of a whole training.
+    """
+    rows = run.read_metrics()
+    if rows[-1].top1 is None:
+        raise UserError(f"{run.metrics}: the last epoch has no top-1; mend it, or remove the run to train it again")
+    img_s = throughput(rows)
+    return TrainingResult(
+        variant.tokens,
+        shlex.join(variant.overrides),
+        seed,
+        epochs=rows[-1].epoch,
+        top1=rows[-1].top1,
+        best_top1=max(entry.top1 for entry in rows if entry.phase == rows[-1].phase and entry.top1 is not None),
+        img_s=math.nan if img_s is None else round(img_s, 2),
+        seconds=round(sum(entry.seconds or 0 for entry in rows), 1),
+        ideal_gain=round(ideal_gain, 6),
+    )
+
+
+def write_results(path: Path, results: Iterable[TrainingResult]) -> None:
+    """Write results as CSV, a line a training."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(TrainingResult)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(result) for result in results)
+    write_text(path, text.getvalue())
+
+
+def read_results(path: Path) -> list[TrainingResult]:
+    """Read the results that `write_results` wrote.
+
+    Raises:
+        UserError: The file cannot be read, or is of another form.
+    """
+    names = [field.name for field in fields(TrainingResult)]
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = [{name: line[name] for name in names} for line in csv.DictReader(file)]
+        return TypeAdapter(list[TrainingResult]).validate_python(lines)
+    except OSError as error:
+        raise UserError(f"results {path} cannot be read: {error.strerror}") from error
+    except (KeyError, ValueError, TypeError) as error:
+        raise UserError(f"results {path} are not a results.csv of src.tools.table1: {short_message(error)}") from error
+
+
+def summarise(results: Sequence[TrainingResult]) -> dict[Variant, Summary]:
+    """Summarise each variant over its seeds, in the order in which variants first appear."""
+    by_variant: dict[Variant, dict[int, TrainingResult]] = {}
+    for result in results:
+        by_variant.setdefault(result.variant, {})[result.seed] = result
+    dense = by_variant.get(DENSE, {})
+    return {variant: _summary(variant, seeds, dense) for variant, seeds in by_variant.items()}
+
+
+def _summary(variant: Variant, seeds: Mapping[int, TrainingResult], dense: Mapping[int, TrainingResult]) -> Summary:
+    runs = list(seeds.values())
+    pairs = [(seeds[seed], dense[seed]) for seed in seeds if seed in dense]
+    gains = [own.img_s / base.img_s - 1 for own, base in pairs]
+    differences = [own.top1 - base.top1 for own, base in pairs]
+    compared = bool(pairs) and variant != DENSE
+    return Summary(
+        variant,
+        seeds=len(runs),
+        img_s=_median(run.img_s for run in runs),
+        gain=_median(gains) if compared else None,
+        ideal_gain=runs[0].ideal_gain,
+        top1=statistics.mean(run.top1 for run in runs),
+        sd=statistics.stdev(run.top1 for run in runs) if len(runs) > 1 else None,
+        difference=statistics.mean(differences) if compared else None,
+        margin=margin(differences) if compared else None,
+    )
+
+
+def _median(values: Iterable[float]) -> Optional[float]:
+    """Return the median of the values that are known."""
+    known = [value for value in values if not math.isnan(value)]
+    return statistics.median(known) if known else None
+
+
+def margin(values: Sequence[float]) -> Optional[float]:
+    """Return half the width of the 95% confidence interval of a mean (Student's t); None for fewer than two values."""
+    if len(values) < 2:
+        return None
+    from scipy import stats  # half a second, for the one quantile
+
+    quantile = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)
+    return float(quantile) * statistics.stdev(values) / math.sqrt(len(values))

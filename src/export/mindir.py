@@ -1,0 +1,65 @@
+"""Export to MindIR, verified: the file is loaded back and its logits are compared with the network's."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from src.config import Config, sides
+from src.errors import RunError, UserError
+from src.files import written_whole
+from src.runtime import device
+from src.schedules import Geometry, parse, resolve
+from src.weights import read_checkpoint
+
+if TYPE_CHECKING:
+    from mindspore import nn
+
+
+def export_checkpoint(config: Config, path: Path, output: Path, batch_size: int, tolerance: float) -> None:
+    """Write a checkpoint's network as MindIR: float32 [B, 3, H, W] → float32 logits [B, classes].
+
+    Args:
+        batch_size: B; 0 for a graph that takes any.
+        tolerance: Largest absolute difference between the logits of the file and of the network.
+
+    Raises:
+        UserError: The checkpoint does not fit the configuration, or the output cannot be written.
+        RunError: The file computes something else; it is not kept.
+    """
+    if output.suffix != ".mindir":
+        raise UserError(f"--output {output} must end in .mindir")
+    if not output.parent.is_dir():
+        raise UserError(f"--output {output}: the folder {output.parent} does not exist")
+    plan = resolve(parse(config.model.tokens), Geometry.from_config(config.model))
+    if plan.schedule.ranking == "random":
+        raise UserError(f"{plan.schedule} ranks at random: a control for experiments, not for deployment")
+    device.check_settings(config.runtime.device_target)
+    device.set_up(config.runtime.device_target, fused_kernels="off")  # what is written fits any device
+    from src.models import from_config
+
+    checkpoint = read_checkpoint(path)
+    network = from_config(checkpoint.fill_in(config).model).set_train(False)
+    checkpoint.load_into(network)
+    with written_whole(output) as partial:
+        difference = _export(network, partial, batch_size, config)
+        if not difference <= tolerance:
+            raise RunError(f"{output}: logits differ by {difference:g}, more than {tolerance:g}; the file was deleted")
+        partial.chmod(0o644)  # MindSpore's files are for their owner only
+    megabytes = output.stat().st_size / 2**20
+    batch = f"batch {batch_size}" if batch_size else "any batch"
+    print(f"{output}: {megabytes:.1f} MB, {batch}, tokens {plan.schedule}, largest difference {difference:.3g}")
+
+
+def _export(network: "nn.Cell", path: Path, batch_size: int, config: Config) -> float:
+    """Write the file, load it back, and return the largest difference of its logits; NaN where any is not finite."""
+    import mindspore as ms
+    import numpy as np
+    from mindspore import Tensor, nn
+
+    height, width = sides(config.model.image_size)
+    images = Tensor(np.random.RandomState(0).standard_normal((batch_size or 2, 3, height, width)), ms.float32)
+    signature = images if batch_size else Tensor(shape=[None, 3, height, width], dtype=ms.float32)
+    ms.export(network, signature, file_name=str(path), file_format="MINDIR")
+    exported = nn.GraphCell(ms.load(str(path)))(images).asnumpy()
+    expected = network(images).asnumpy()
+    finite = np.isfinite(exported).all() and np.isfinite(expected).all()
+    return float(np.abs(exported - expected).max()) if finite else float("nan")

@@ -1,0 +1,55 @@
+"""The models in MindCV's registry, and the network of a configuration."""
+
+import dataclasses
+from typing import Any
+
+from mindcv.models import create_model
+from mindcv.models.registry import register_model
+from mindspore import amp
+
+from src.config import ModelConfig
+from src.config.variants import sizes_of
+from src.errors import UserError
+from src.models.vit import SkipViT, build
+
+
+def from_config(config: ModelConfig, amp_level: str = "O0") -> SkipViT:
+    """Build the network of a configuration.
+
+    Args:
+        amp_level: O0 for float32; O2 for float16 but for norms, softmax, scores and gathers; O3 for float16 norms too.
+
+    Raises:
+        UserError: The name is unknown, or sizes or spec are refused.
+    """
+    arguments = dataclasses.asdict(config)
+    name = arguments.pop("name")
+    sizes_of(name)  # refuses an unknown name
+    network = create_model(name, **arguments)
+    amp.auto_mixed_precision(network, amp_level)  # in place; what it returns only casts the logits to float32
+    return network
+
+
+@register_model
+def skipvit_ti_16_224(pretrained: bool = False, **kwargs: Any) -> SkipViT:
+    """Build ViT-Ti/16 (DeiT-Ti's sizes); keyword arguments as `src.models.vit.build`."""
+    return _build_variant("skipvit_ti_16_224", pretrained, kwargs)
+
+
+@register_model
+def skipvit_s_16_224(pretrained: bool = False, **kwargs: Any) -> SkipViT:
+    """Build ViT-S/16 (DeiT-S's sizes), the paper's model; keyword arguments as `src.models.vit.build`."""
+    return _build_variant("skipvit_s_16_224", pretrained, kwargs)
+
+
+@register_model
+def skipvit_b_16_224(pretrained: bool = False, **kwargs: Any) -> SkipViT:
+    """Build ViT-B/16 (DeiT-B's sizes); keyword arguments as `src.models.vit.build`."""
+    return _build_variant("skipvit_b_16_224", pretrained, kwargs)
+
+
+def _build_variant(name: str, pretrained: bool, arguments: dict[str, Any]) -> SkipViT:
+    if pretrained:
+        raise UserError("there are no pretrained weights to download; load a file with src.weights.load_timm")
+    sizes: dict[str, Any] = dict(sizes_of(name))
+    return build(**{**sizes, **arguments})

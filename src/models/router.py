@@ -1,0 +1,67 @@
+"""The token router: where a plan says so, tokens leave the sequence and come back.
+
+Every backbone, and the benchmark of the token operations alone, moves its tokens by this one router.
+
+Shape letters: B images, T tokens with [CLS] first, C channels.
+"""
+
+from typing import Optional
+
+from mindspore import Tensor, nn, ops
+
+from src.models.tokens import Rejoin, Split, fuse, rank
+from src.schedules import Plan
+
+
+class TokenRouter(nn.Cell):
+    """Drop and rejoin tokens as a static plan says. It has no parameters.
+
+    A forward pass starts with `skipped = ()` and passes it on: for each block in turn `rejoin` before its attention,
+    `drop` between its attention and its MLP. Blocks are counted from 0.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__()
+        self.kept = plan.kept
+        self.rejoins = plan.rejoins
+        self.fused = plan.schedule.fused
+        self.ranks_at_random = plan.schedule.ranking == "random"
+        self.stages = tuple(sum(keep > 0 for keep in plan.kept[:block]) for block in range(len(plan.kept)))
+        self.splits = nn.CellList([Split(keep) for keep in plan.kept])
+        self.joins = nn.CellList([Rejoin(keep) for keep in plan.kept])
+
+    def rejoin(self, block: int, x: Tensor, skipped: tuple) -> tuple[Tensor, tuple]:
+        """Put the skipped tokens back at their original indices where the plan says so, the last drop's first."""
+        if self.rejoins[block]:
+            for i, dropped, ids_shuffle, ids_restore in skipped:
+                x = self.joins[i](x, dropped, ids_shuffle, ids_restore)
+            skipped = ()
+        return x, skipped
+
+    def drop(
+        self, block: int, x: Tensor, scores: Tensor, skipped: tuple, random_scores: Optional[tuple] = None
+    ) -> tuple[Tensor, tuple, tuple]:
+        """Take the lowest ranked tokens out of the sequence where the plan says so, and fuse them if it says that.
+
+        Args:
+            x: [B, T, C].
+            scores: The [CLS] scores [B, T].
+            skipped: What earlier drops of this pass took out.
+            random_scores: For each drop float [B, T], which a random ranking ranks by.
+
+        Returns:
+            The tokens that stay, `skipped` with those that left, and (ids_shuffle [B, T],), or () without a drop.
+        """
+        if self.kept[block] == 0:
+            return x, skipped, ()
+        ranked = scores
+        if self.ranks_at_random:
+            if random_scores is None:
+                raise ValueError("a random ranking needs the scores of SkipViT.sample as an input")
+            ranked = random_scores[self.stages[block]]
+        ids_shuffle, ids_restore = rank(ranked, self.kept[block])
+        kept, dropped = self.splits[block](x, ids_shuffle, ids_restore)
+        if self.fused:
+            _, dropped_scores = self.splits[block](ops.expand_dims(scores, -1), ids_shuffle, ids_restore)
+            return fuse(kept, dropped, dropped_scores), skipped, (ids_shuffle,)
+        return kept, ((block, dropped, ids_shuffle, ids_restore),) + skipped, (ids_shuffle,)

@@ -1,5 +1,0 @@
-"""A run, or several beside each other, as one page of HTML that needs nothing but itself."""
-
-from src.report.page import write_report
-
-__all__ = ["write_report"]

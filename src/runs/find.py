@@ -1,0 +1,55 @@
+"""Find a checkpoint and its configuration."""
+
+from pathlib import Path
+from typing import Optional
+
+from src.config import Config, load, parse
+from src.config.files import Overrides
+from src.errors import UserError
+from src.runs.folder import RUNS, RunFolder
+
+
+def latest_best() -> Path:
+    """Return the best checkpoint of the newest run below runs/.
+
+    Raises:
+        UserError: There is none.
+    """
+    found = sorted(RUNS.glob("*/checkpoints/best.ckpt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise UserError(
+            f"there is no run below {RUNS}/ yet; train one with: python train.py --config configs/quickstart.yaml"
+        )
+    return found[-1]
+
+
+def find_checkpoint(
+    config: Optional[str], checkpoint: Optional[str], overrides: Overrides, distribute: bool = False
+) -> tuple[Config, Path]:
+    """Find the checkpoint to use (by default the newest run's best) and its configuration (by default its run's).
+
+    Args:
+        distribute: Refuse to look for the configuration in the checkpoint, because that makes tensors, and the
+            processes must join before (`src.runtime.distributed`).
+
+    Raises:
+        UserError: Either is missing or refused.
+    """
+    path = Path(checkpoint) if checkpoint else latest_best()
+    if path.is_dir():
+        raise UserError(f"checkpoint {path} is a folder; name a file with --ckpt FILE, such as checkpoints/best.ckpt")
+    if not path.is_file():
+        raise UserError(f"checkpoint {path} does not exist; name one with --ckpt FILE")
+    run = RunFolder.of_checkpoint(path)
+    if config:
+        return load(config, overrides), path
+    if run:
+        return load(run.config, overrides), path
+    if distribute:
+        raise UserError(f"--distribute: {path} is not in a run folder; name its configuration with --config FILE")
+    from src.weights import read_checkpoint  # a file outside a run: only MindSpore can read it
+
+    text = read_checkpoint(path).config
+    if text is None:
+        raise UserError(f"checkpoint {path} holds no configuration; name one with --config FILE")
+    return parse(text, f"the configuration in {path}", overrides), path

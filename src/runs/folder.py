@@ -1,0 +1,194 @@
+"""The run folder.
+
+config.yaml      the resolved configuration
+classes.txt      class names, in the order of the outputs
+bad_images.txt   images that were left out, and why, if there are any
+metrics.csv      a row an epoch
+train.log        the training's log
+environment.json hardware and versions of each start of the training
+report.html      the run as a page (`train.report`, or `python -m src.tools.report`)
+tensorboard/     events for TensorBoard (`train.tensorboard`)
+checkpoints/     last.ckpt (all that a resume needs), previous.ckpt (the one before), best.ckpt (the weights to use),
+                 epoch-0010.ckpt and so on (the weights of epochs, if `run.save_every_epochs` asks for them)
+lock             held by the process that trains in the folder
+"""
+
+import fcntl
+import json
+import os
+import re
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Optional, Union
+
+from src.config import Config, dump
+from src.errors import UserError
+from src.files import PARTIAL, make_folder, write_text
+from src.runs.metrics import Metrics, read_metrics, write_metrics
+
+RUNS = Path("runs")
+
+
+class RunFolder:
+    """Paths of a run, and its rows of metrics."""
+
+    def __init__(self, path: Union[str, Path]) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.classes = self.path / "classes.txt"
+        self.bad_images = self.path / "bad_images.txt"
+        self.metrics = self.path / "metrics.csv"
+        self.log = self.path / "train.log"
+        self.environment = self.path / "environment.json"
+        self.report = self.path / "report.html"
+        self.tensorboard = self.path / "tensorboard"
+        self.last = self.path / "checkpoints" / "last.ckpt"
+        self.previous = self.path / "checkpoints" / "previous.ckpt"
+        self.best = self.path / "checkpoints" / "best.ckpt"
+
+    @classmethod
+    def create(cls, config: Config, name: str, classes: Sequence[str]) -> "RunFolder":
+        """Make the folder `run.dir`, or runs/NAME-DATE-TIME.
+
+        Raises:
+            UserError: The folder holds a run already, or cannot be made.
+        """
+        run = cls(config.run.dir or _unused(f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"))
+        run.check_unused()
+        make_folder(run.path, "run.dir")
+        make_folder(run.last.parent, "run.dir")
+        write_text(run.config, dump(config))
+        write_text(run.classes, "".join(f"{name}\n" for name in classes))
+        write_metrics(run.metrics, [])
+        return run
+
+    def check_unused(self) -> None:
+        """Refuse a folder that cannot become a new run's; nothing is made.
+
+        Raises:
+            UserError: It holds a run already, or a file stands where a folder is needed.
+        """
+        if self.config.exists():
+            raise UserError(
+                f"run.dir {self.path} holds a run already; resume it with --resume {self.path}, or name another folder"
+            )
+        for parent in (self.path, *self.path.parents):
+            if parent.exists() and not parent.is_dir():
+                raise UserError(f"run.dir {self.path} cannot be made: Not a directory; name another folder")
+
+    @classmethod
+    def open(cls, path: Union[str, Path]) -> "RunFolder":
+        """Open an existing run.
+
+        Raises:
+            UserError: The folder holds no run.
+        """
+        run = cls(path)
+        if not run.config.is_file():
+            raise UserError(f"run folder {path} holds no config.yaml; name the folder that train.py printed")
+        return run
+
+    @property
+    def name(self) -> str:
+        """The path below runs/; elsewhere the folder's name."""
+        path, runs = self.path.absolute(), RUNS.absolute()
+        return str(path.relative_to(runs)) if runs in path.parents else path.name
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Lock the folder against other processes while the block runs; the system unlocks it if this one dies.
+
+        Raises:
+            UserError: Another process trains in it.
+        """
+        path = self.path / "lock"
+        with path.open("a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                file.seek(0)
+                raise UserError(f"run folder {self.path} is in use by {file.read().strip()}; wait for it") from error
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
+            for partial in [*self.path.glob(PARTIAL), *self.last.parent.glob(PARTIAL)]:
+                partial.unlink()  # of a process that was killed while it wrote
+            yield
+
+    @classmethod
+    def of_checkpoint(cls, checkpoint: Path) -> Optional["RunFolder"]:
+        """Return the run that a checkpoint lies in, if it lies in one."""
+        run = cls(checkpoint.parent.parent)
+        return run if checkpoint.parent.name == "checkpoints" and run.config.is_file() else None
+
+    def epoch(self, number: int) -> Path:
+        """Return the file for the weights of an epoch, counted from 1."""
+        return self.best.with_name(f"epoch-{number:04d}.ckpt")
+
+    def kept_epochs(self) -> dict[int, Path]:
+        """Return the epochs whose weights are kept, ascending, and their checkpoints."""
+        found = [(re.fullmatch(r"epoch-(\d+)", path.stem), path) for path in self.best.parent.glob("epoch-*.ckpt")]
+        return dict(sorted((int(match[1]), path) for match, path in found if match))
+
+    def read_classes(self) -> tuple[str, ...]:
+        """Read the class names; none if there is no classes.txt."""
+        return tuple(self.classes.read_text(encoding="utf-8").splitlines()) if self.classes.is_file() else ()
+
+    def check_classes(self, classes: Sequence[str]) -> None:
+        """Refuse data with other classes than the run was trained on.
+
+        Raises:
+            UserError: They differ, or are in another order.
+        """
+        trained = self.read_classes()
+        if trained and trained != tuple(classes):
+            differing = sorted(set(trained) ^ set(classes))
+            raise UserError(
+                f"the data's classes are not those of the run {self.path}: {', '.join(differing[:10])} only in one of"
+                f" them ({self.classes.name} lists the run's)"
+            )
+
+    def read_metrics(self) -> list[Metrics]:
+        """Read the rows of the epochs done.
+
+        Raises:
+            UserError: metrics.csv is not as it was written.
+        """
+        return read_metrics(self.metrics)
+
+    @property
+    def epochs_done(self) -> int:
+        return max([row.epoch for row in self.read_metrics()], default=0)
+
+    def add_environment(self, facts: dict[str, object]) -> None:
+        """Record the environment of a start or a resume, and the epoch that it begins with."""
+        begins = {"from_epoch": 1 + self.epochs_done, **facts}
+        write_text(self.environment, json.dumps([*self.read_environments(), begins], indent=1) + "\n")
+
+    def read_environments(self) -> list[dict[str, object]]:
+        """Read what `add_environment` recorded, first to last; none if the file is missing or spoilt."""
+        try:
+            noted = json.loads(self.environment.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return []
+        return [facts for facts in noted if isinstance(facts, dict)] if isinstance(noted, list) else []
+
+    def write_epoch(self, row: Metrics) -> Metrics:
+        """Write an epoch's row in place of this and later epochs of an interrupted run.
+
+        Returns:
+            The row as it is read back: rounded, and without what is not finite.
+        """
+        write_metrics(self.metrics, [*(old for old in self.read_metrics() if old.epoch < row.epoch), row])
+        return self.read_metrics()[-1]
+
+
+def _unused(name: str) -> Path:
+    path, count = RUNS / name, 1
+    while path.exists():
+        count += 1
+        path = RUNS / f"{name}-{count}"
+    return path

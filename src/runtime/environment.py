@@ -1,0 +1,60 @@
+"""Hardware and versions, without which no figure is given, and the cores to compute on."""
+
+import os
+import platform
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from src.config import Config
+
+
+def environment(config: Config) -> dict[str, object]:
+    """Return hardware, the settings that decide its speed, versions and the date; MindSpore must be set up."""
+    import mindcv
+    import mindspore as ms
+    import numpy as np
+
+    return {
+        "hardware": f"{_processor()}, {len(_cores()) or os.cpu_count()} cores",
+        "device": config.runtime.device_target,
+        "fused_kernels": bool(ms.get_context("enable_graph_kernel")),
+        "precision": config.train.amp_level,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "mindspore": ms.__version__,
+        "mindcv": mindcv.__version__,
+        "numpy": np.__version__,
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def one_line(facts: Mapping[str, object]) -> str:
+    """Format facts as they stand below a table."""
+    return ", ".join(f"{key}: {value}" for key, value in facts.items())
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def share_cores(number: int) -> list[list[int]]:
+    """Divide the CPU's cores equally among processes: side by side they are faster than on the same cores.
+
+    Returns:
+        The cores of each process; none where the system cannot bind a process, or there are fewer cores than processes.
+        Cores that remain are left idle, so that speeds compare.
+    """
+    cores = _cores()
+    each = len(cores) // number
+    return [cores[index * each : (index + 1) * each] for index in range(number)]
+
+
+def _cores() -> list[int]:
+    """Return the cores that this process may use; macOS does not tell."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []

@@ -1,0 +1,36 @@
+"""The differences between MindSpore's releases 2.2 to 2.10: nothing else here asks for a version.
+
+Run on 2.7.0 and 2.10.0. 2.2 to 2.6 need an older Python or an Ascend machine and were only read.
+"""
+
+import mindspore as ms
+
+PRECISION_MODE = "allow_fp32_to_fp16"
+
+
+def set_device(target: str) -> None:
+    """Choose the device: `set_device` came with 2.6."""
+    if hasattr(ms, "set_device"):
+        ms.set_device(target)
+    else:
+        ms.set_context(device_target=target)
+
+
+def set_ascend() -> None:
+    """Compile whole graphs through GE, with float16 only where an operator has no float32 kernel.
+
+    910A has no other way to run graphs. 2.2 has no jit_level, and no backend but GE; 2.6 moved the precision mode out
+    of the context.
+    """
+    if _release() >= (2, 3):
+        ms.set_context(jit_config={"jit_level": "O2"})
+    device_context = getattr(ms, "device_context", None)
+    if device_context is not None:
+        device_context.ascend.op_precision.precision_mode(PRECISION_MODE)
+    else:
+        ms.set_context(ascend_config={"precision_mode": PRECISION_MODE})
+
+
+def _release() -> tuple[int, int]:
+    major, minor = ms.__version__.split(".")[:2]
+    return int(major), int(minor)

@@ -1,0 +1,24 @@
+"""Table 1 of SkipViT (arXiv 2401.15293): ViT-S/16 on ImageNet-1k, trained from scratch on Ascend 910A."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PublishedResult:
+    """The paper's result for a schedule: training images per second, and top-1 in percent."""
+
+    img_s: float
+    top1: float
+
+
+TABLE1: dict[str, PublishedResult] = {
+    "none": PublishedResult(4503, 70.17),
+    "6(45%)+fused": PublishedResult(4963, 68.39),
+    "4,7(30%,30%)+10": PublishedResult(5092, 69.73),
+    "4,7(30%,30%)+11": PublishedResult(5227, 69.40),
+    "6,8(35%,35%)+10": PublishedResult(4711, 70.53),
+    "6,8(35%,35%)+11": PublishedResult(4838, 70.41),
+    "6(45%)+11": PublishedResult(4944, 70.64),
+    "6(50%)+11": PublishedResult(5021, 70.27),
+    "6(55%)+11": PublishedResult(5098, 70.16),
+}

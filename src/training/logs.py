@@ -1,0 +1,68 @@
+"""The lines that a training logs: what it is about to do, and each epoch's results."""
+
+import logging
+from collections.abc import Sequence
+
+from src.config import Config, with_classes
+from src.data.datasets import Dataset
+from src.runs import Metrics
+from src.runtime.distributed import ProcessGroup
+from src.schedules import Geometry, Phase, parse, resolve
+from src.training.checkpoint import TrainingProgress
+from src.training.optimizer import peak_lr
+
+log = logging.getLogger("skipvit")
+
+
+def log_setup(
+    config: Config, dataset: Dataset, group: ProcessGroup, phases: Sequence[Phase], progress: TrainingProgress
+) -> None:
+    """Log the model, the data, the learning rate and the phases of a training, and where a resume begins."""
+    geometry = Geometry.from_config(with_classes(config, len(dataset.classes)).model)
+    train, val = dataset.splits["train"], dataset.splits["val"]
+    log.info(
+        "%s: %s parameters; %d classes, %d training and %d validation images in %s",
+        config.model.name, f"{geometry.parameters:,}", len(dataset.classes), train.num_images, val.num_images,
+        config.data.root,
+    )  # fmt: skip
+    batch = config.data.batch_size
+    log.info(
+        "%d process%s of batch %d, together %d; peak learning rate %.3g (%s)",
+        group.size, "es" if group.size > 1 else "", batch, batch * group.size, peak_lr(config, group.size),
+        _lr_rule(config),
+    )  # fmt: skip
+    for phase in phases:
+        plan = resolve(parse(phase.tokens), geometry)
+        log.info(
+            "phase %d, epochs %d-%d: %s, tokens leaving each block %s, %.3f GMACs, ideal gain %.1f%%",
+            phase.number, phase.first, phase.last, phase.tokens, plan.tokens_out, plan.macs / 1e9,
+            100 * plan.ideal_gain,
+        )  # fmt: skip
+        if plan.schedule.stages and not any(plan.kept):
+            log.warning("%s drops no token of this model: look at model.align_tokens and image_size", phase.tokens)
+    graphs = sum(progress.epoch < phase.last for phase in phases)
+    log.info("%d training graph%s will be compiled", graphs, "" if graphs == 1 else "s")
+    epochs = config.train.epochs
+    if config.train.warmup_dense_epochs and phases[-1].tokens != config.model.tokens:
+        log.warning("all %d epochs are dense warm-up: %s is never trained", epochs, config.model.tokens)
+    if progress.epoch >= epochs:
+        log.info("nothing to do: %d of %d epochs are done", progress.epoch, epochs)
+    elif progress != TrainingProgress():
+        log.info("resuming after epoch %d, step %d of the next", progress.epoch, len(progress.losses))
+
+
+def log_epoch(row: Metrics, epochs: int, skipped: int, left: str) -> None:
+    """Log an epoch's results, out of so many epochs, with the steps skipped and the time left."""
+    log.info(
+        "epoch %d/%d %s: loss %.4f, lr %.2e, %s%s%s left%s",
+        row.epoch, epochs, row.tokens, row.loss, row.lr,
+        "" if row.top1 is None else f"top-1 {row.top1:.2f}%, ",
+        "" if row.img_s is None else f"{row.img_s:.0f} img/s, ",
+        left,
+        f", {skipped} steps were not finite" if skipped else "",
+    )  # fmt: skip
+
+
+def _lr_rule(config: Config) -> str:
+    lr, batch = config.optimizer.lr, config.optimizer.lr_batch_size
+    return f"{lr:g} for a batch of {batch}, scaled with the batch" if batch else "not scaled with the batch"

@@ -1,0 +1,256 @@
+"""The training loop.
+
+It knows a network only as (images, *random inputs) → logits, with `with_tokens` for another schedule and `sample` for
+its random inputs.
+"""
+
+import gc
+import logging
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Optional
+
+import numpy as np
+from mindspore import Tensor, nn
+
+from src.config import Config
+from src.data.datasets import Dataset
+from src.data.loaders import batches, steps_of_epoch, train_loader, val_loader
+from src.errors import Interrupted, RunError
+from src.progress import Progress
+from src.runs import Metrics, RunFolder
+from src.runtime import device
+from src.runtime.distributed import SINGLE_PROCESS, ProcessGroup
+from src.schedules import Phase, plan_phases
+from src.training.callbacks import Callback
+from src.training.checkpoint import TrainingProgress, restore_state, save_best, save_state, save_weights
+from src.training.evaluate import Accuracy, evaluate
+from src.training.logs import log_epoch, log_setup
+from src.training.optimizer import learning_rates
+from src.training.state import create_train_state, make_train_step
+from src.training.step import TrainStep
+
+STEPS_BETWEEN_NOTES = 10
+
+log = logging.getLogger("skipvit")
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """The results of an epoch's training.
+
+    Compiling is in `seconds` and not in `img_s`. `skipped` counts the steps whose loss or gradients were not finite.
+    `img_s` is None if all steps were done before a resume.
+    """
+
+    loss: float
+    lr: float
+    img_s: Optional[float]
+    seconds: float
+    skipped: int
+
+
+class Trainer:
+    """Train from the beginning, or from the last checkpoint.
+
+    Args:
+        config: The resolved configuration.
+        dataset: The data, with the splits "train" and "val".
+        build: Makes the network.
+        run: The run folder, to which the first process writes metrics and checkpoints; None in the other processes of
+            a new run.
+        group: The processes that train together; every one has a trainer.
+        callbacks: Told of steps and epochs.
+        should_stop: Returns the signal that asks to stop, if there is one.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        dataset: Dataset,
+        build: Callable[[], nn.Cell],
+        run: Optional[RunFolder],
+        group: ProcessGroup = SINGLE_PROCESS,
+        callbacks: Sequence[Callback] = (),
+        should_stop: Callable[[], Optional[signal.Signals]] = lambda: None,
+    ) -> None:
+        device.set_seeds(config.train.seed)
+        self.config, self.dataset, self.run, self.group = config, dataset, run, group
+        self.callbacks, self.should_stop = callbacks, should_stop
+        self.steps = steps_of_epoch(dataset, config, group)
+        self.images = config.data.batch_size * group.size  # of a step
+        self.rates = learning_rates(config, self.steps, group.size)
+        self.state = create_train_state(config, build, self.rates)
+        self.phases = plan_phases(config.model.tokens, config.train.epochs, config.train.warmup_dense_epochs)
+        self.progress = TrainingProgress()
+
+    def train(self, resume: bool) -> None:
+        """Train to the last epoch.
+
+        Args:
+            resume: Continue from the run's last checkpoint, where there is one yet.
+
+        Raises:
+            Interrupted: A signal asked to stop; all is saved.
+            RunError: A loss is not finite and `train.on_nan` says stop, or there were too many.
+        """
+        if resume and self.run is not None:
+            self.progress = restore_state(self.run, self.state)
+        log_setup(self.config, self.dataset, self.group, self.phases, self.progress)
+        done = self.progress.epoch * self.steps + len(self.progress.losses)
+        total = self.steps * self.config.train.epochs
+        for callback in self.callbacks:
+            callback.on_start(self.progress.epoch, done)
+        graphs = 0
+        with Progress(total * self.images, "training", "img", done=done * self.images) as self.bar:
+            for phase in self.phases:
+                if self.progress.epoch < phase.last:
+                    gc.collect()  # a network that is freed while another compiles makes that one compile twice
+                    step = make_train_step(self.state, self.config, phase.tokens, self.group)
+                    self._train_phase(phase, step)
+                    graphs += len(step.compile_cache)
+                    del step
+        where = f", in {self.run.best}" if self.run else ""
+        plural = "" if graphs == 1 else "s"
+        best = self.progress.best_top1
+        log.info("done: %d training graph%s compiled, best top-1 %.2f%%%s", graphs, plural, best, where)
+
+    def _train_phase(self, phase: Phase, step: TrainStep) -> None:
+        evaluated = self.state.eval_network.with_tokens(phase.tokens)
+        for number in range(max(phase.first, self.progress.epoch + 1), phase.last + 1):
+            epoch = self._train_epoch(step, number)
+            accuracy = None
+            if number % self.config.train.eval_every == 0 or number == phase.last:
+                loader = val_loader(self.dataset, self.config, self.group)
+                batch_size = self.config.data.batch_size
+                accuracy = evaluate(evaluated, loader, batch_size, self.group, self._stop_if_requested)
+            self._finish_epoch(phase, number, epoch, accuracy, evaluated)
+
+    def _train_epoch(self, step: TrainStep, number: int) -> EpochResult:
+        """Train the steps of an epoch that are still to be done."""
+        device.set_seeds(self.config.train.seed, number, self.group.rank)
+        classes = step.network.geometry.num_classes
+        loader = train_loader(self.dataset, self.config, classes, number, self.group)
+        step.set_train()
+        before = len(self.progress.losses)
+        pending: list[tuple[Tensor, Tensor]] = []
+        started = computing = time.monotonic()
+        for index, (images, labels) in enumerate(batches(loader, self.config.runtime.sink), 1):
+            if index <= before:
+                continue  # done before the run was stopped; the random numbers after it are the same
+            inputs = (images, labels, *self._sample(step.network, number, index))
+            if not step.compile_cache:
+                device.compile_ahead(step, *inputs)
+                computing = time.monotonic()
+            pending.append(step(*inputs))
+            saves = self._saves_at(index)
+            stops = self.should_stop() is not None  # asked once: a signal may come at any moment
+            note = ""
+            if index % STEPS_BETWEEN_NOTES == 1 or index == self.steps or saves or stops:
+                note = self._collect_losses(number, pending)
+                pending = []
+            self.bar.advance(self.images, note)
+            if stops:
+                self._stop_if_requested()
+            if saves:
+                self._save()
+        now = time.monotonic()
+        losses = np.array(self.progress.losses, np.float32)
+        mean = self.group.sum([float(np.mean(losses[np.isfinite(losses)]))])[0] / self.group.size
+        img_s = (self.steps - before) * self.images / (now - computing) if before < self.steps else None
+        return EpochResult(mean, self._rate(number, self.steps), img_s, now - started, self.progress.skipped)
+
+    def _saves_at(self, index: int) -> bool:
+        """Tell whether a checkpoint within the epoch is due after a step."""
+        every = self.config.run.save_every_steps
+        return every is not None and index % every == 0 and index < self.steps
+
+    def _sample(self, network: nn.Cell, number: int, index: int) -> tuple[object, ...]:
+        """Draw the network's random inputs for a step."""
+        seed = (self.config.train.seed, number, index, self.group.rank)
+        return network.sample(self.config.data.batch_size, *seed)
+
+    def _collect_losses(self, number: int, pending: Sequence[tuple[Tensor, Tensor]]) -> str:
+        """Add the results of steps to the progress, refuse losses that are not finite, and return a note of the last.
+
+        Raises:
+            RunError: There were too many that are not finite.
+        """
+        losses = [float(loss.asnumpy()) for loss, _ in pending]
+        finite = [bool(flag.asnumpy()) for _, flag in pending]
+        first = len(self.progress.losses) + 1
+        skipped = self.progress.skipped + finite.count(False)
+        self.progress = replace(self.progress, losses=(*self.progress.losses, *losses), skipped=skipped)
+        if self.config.train.loss_scale_type == "dynamic":  # gradients overflow now and then, losses must not
+            finite = np.isfinite(losses).tolist()
+            skipped = int(np.sum(~np.isfinite(self.progress.losses)))
+        limit = self.config.train.max_skips if self.config.train.on_nan == "skip" else 0
+        if False in finite and skipped > limit:
+            raise self._not_finite(number, first + finite.index(False), limit)
+        done = len(self.progress.losses)
+        for callback in self.callbacks:
+            callback.on_step((number - 1) * self.steps + done, losses[-1])
+        return f"epoch {number} loss {losses[-1]:.4f} lr {self._rate(number, done):.2e}"
+
+    def _not_finite(self, number: int, step: int, limit: int) -> RunError:
+        """Return the error of a loss or of gradients that are not finite."""
+        loss = self.progress.losses[step - 1]
+        what = f"the loss is {loss:g}"
+        what += ", or its gradients are not finite" if np.isfinite(loss) else ""
+        what += f"; {limit} such steps were skipped" if limit else ""
+        last = self.run.last if self.run is not None and self.run.last.exists() else "none yet"
+        return RunError(
+            f"epoch {number}, step {step}: {what}; learning rate {self._rate(number, step):.3g}, loss scale"
+            f" {float(self.state.scaler.scale_value.asnumpy()):g}; the last good checkpoint is {last};"
+            " start another run with a lower optimizer.lr, or a lower train.clip_norm"
+        )
+
+    def _stop_if_requested(self) -> None:
+        """Save and stop here if a signal asks for it.
+
+        Raises:
+            Interrupted: It does.
+        """
+        requested = self.should_stop()
+        if requested is None:
+            return
+        self._save()
+        how = f"saved; resume with python train.py --resume {self.run.path}" if self.run else "stopped"
+        raise Interrupted(requested, f"{requested.name}: {how}")
+
+    def _save(self) -> None:
+        if self.run is not None and self.group.is_main:
+            save_state(self.run, self.config, self.state, self.progress)
+
+    def _finish_epoch(
+        self, phase: Phase, number: int, epoch: EpochResult, accuracy: Optional[Accuracy], evaluated: nn.Cell
+    ) -> None:
+        top1, top5 = (accuracy.top1, accuracy.top5) if accuracy else (None, None)
+        best_phase, best_top1 = self.progress.best_phase, self.progress.best_top1
+        improved = top1 is not None and (phase.number, top1) > (best_phase, best_top1)
+        if top1 is not None and improved:
+            best_phase, best_top1 = phase.number, top1
+        self.progress = TrainingProgress(number, best_phase, best_top1)
+        row = Metrics(
+            number, phase.number, phase.tokens, loss=epoch.loss, lr=epoch.lr, top1=top1, top5=top5, img_s=epoch.img_s,
+            seconds=epoch.seconds,
+        )  # fmt: skip
+        if self.run is not None and self.group.is_main:
+            if improved:
+                save_best(self.run, self.config, evaluated)
+            every = self.config.run.save_every_epochs
+            if every is not None and number % every == 0:
+                save_weights(self.run.epoch(number), self.config, evaluated)
+            written = self.run.write_epoch(row)
+            for callback in self.callbacks:
+                callback.on_epoch(phase, written, evaluated)
+            self._save()  # last: a run that is killed before repeats the epoch, with the same result
+        log_epoch(row, self.config.train.epochs, epoch.skipped, self.bar.left())
+        if self.config.train.loss_scale_type == "dynamic" and float(self.state.scaler.scale_value.asnumpy()) <= 1:
+            log.warning("the loss scale has fallen to 1: gradients overflow at any scale")
+
+    def _rate(self, number: int, index: int) -> float:
+        """Return the learning rate of a step, counted from 1, of an epoch."""
+        return self.rates[(number - 1) * self.steps + index - 1]

@@ -1,0 +1,1 @@
+"""Pictures: contact sheets of tokens, TensorBoard events, reports of runs."""

@@ -1,0 +1,140 @@
+"""Draw pictures of checkpoints and runs, and write them to files."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+from PIL import Image
+
+from src.config import load
+from src.config.files import Overrides
+from src.errors import UserError, short_message
+from src.files import written_whole
+from src.runs import RunFolder, find_checkpoint
+from src.visuals.checkpoints import LoadedCheckpoint, check_same_sight, load_checkpoint, tracers
+from src.visuals.images import find_files, load_images
+from src.visuals.sheet import contact_sheet, epoch_strip
+from src.visuals.tokens import look
+from src.weights import read_checkpoint
+
+MOST_COLUMNS = 12
+MILLISECONDS_A_FRAME, MILLISECONDS_AT_THE_END = 600, 2500
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be drawn.
+
+    Attributes:
+        config: A configuration file; None for each checkpoint's own.
+        tokens: Schedules; none for each checkpoint's own.
+        images: Files and folders; none for validation images.
+        output: The PNG to write; None for tokens.png or epochs.png in the run folder.
+        limit: Images at most.
+        seed: Seed of a random ranking.
+    """
+
+    config: Optional[str]
+    overrides: Overrides
+    tokens: Sequence[str]
+    images: Sequence[str]
+    output: Optional[str]
+    limit: int
+    seed: int
+
+
+def draw_sheet(request: Request, checkpoints: Sequence[str]) -> None:
+    """Draw a row an image and a group of columns for each checkpoint and schedule.
+
+    Args:
+        checkpoints: Files; none for the best one of the newest run.
+
+    Raises:
+        UserError: A checkpoint, an image or the output is refused.
+    """
+    named: Sequence[Optional[str]] = checkpoints or [None]
+    found = [find_checkpoint(request.config, checkpoint, request.overrides) for checkpoint in named]
+    loaded = [load_checkpoint(config, path) for config, path in found]
+    output = _output(request.output, loaded[0], "tokens.png")
+    check_same_sight(loaded)
+    files = find_files(request.images)
+    pairs = [(each, tracer) for each in loaded for tracer in tracers(each, request.tokens)]
+    first = loaded[0]
+    batch = load_images(files, first.config, first.run, first.classes, request.limit)
+    columns = [
+        look(tracer, batch.inputs, each.classes, each.name if len(loaded) > 1 else "", request.seed)
+        for each, tracer in pairs
+    ]
+    heading = first.name if len(loaded) == 1 else ""
+    save_picture(output, contact_sheet(batch.pixels, columns, batch.titles, batch.truths, heading))
+
+
+def draw_epochs(request: Request, folder: str) -> None:
+    """Draw a column for each epoch whose weights a run kept, and a GIF of their sheets.
+
+    Raises:
+        UserError: The run kept none, or an image or the output is refused.
+    """
+    run = RunFolder.open(folder)
+    kept = run.kept_epochs()
+    if not kept:
+        raise UserError(f"run {run.path} has kept no weights of epochs; train with run.save_every_epochs=N")
+    config = load(request.config or run.config, request.overrides)
+    loaded = load_checkpoint(config, next(iter(kept.values())))
+    output = _output(request.output, loaded, "epochs.png")
+    files = find_files(request.images)
+    (tracer,) = tracers(loaded, request.tokens)
+    batch = load_images(files, loaded.config, loaded.run, loaded.classes, request.limit)
+    columns = []
+    for path in kept.values():
+        read_checkpoint(path).load_into(tracer.network)
+        columns.append(look(tracer, batch.inputs, loaded.classes, seed=request.seed))
+    warmup = loaded.config.train.warmup_dense_epochs
+    titled = [
+        replace(column, title=f"epoch {epoch}", note="dense warm-up" if epoch <= warmup else "")
+        for epoch, column in zip(kept, columns)
+    ]
+    indices = np.linspace(0, len(kept) - 1, min(len(kept), MOST_COLUMNS)).round().astype(int)  # first and last too
+    chosen = [titled[index] for index in indices]
+    strip = epoch_strip(batch.pixels, chosen, batch.titles, batch.truths, f"{run.name}, {columns[0].title}")
+    frames = [
+        contact_sheet(batch.pixels, [column], batch.titles, batch.truths, f"{run.name}, epoch {epoch}")
+        for epoch, column in zip(kept, columns)
+    ]
+    save_picture(output, strip)
+    save_picture(output.with_suffix(".gif"), *frames)
+
+
+def save_picture(path: Path, *pictures: Image.Image) -> None:
+    """Write a picture, or several as a GIF.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    film: dict[str, Any] = {}
+    if path.suffix == ".gif":
+        times = [MILLISECONDS_A_FRAME] * (len(pictures) - 1) + [MILLISECONDS_AT_THE_END]
+        pictures = tuple(picture.quantize(method=Image.Quantize.MAXCOVERAGE) for picture in pictures)  # 256 colours
+        film = {"save_all": True, "append_images": pictures[1:], "duration": times, "loop": 0}
+    try:
+        with written_whole(path) as partial:
+            pictures[0].save(partial, format=path.suffix[1:], **film)
+    except OSError as error:
+        raise UserError(f"--output {path} cannot be written: {error.strerror or short_message(error)}") from error
+    print(f"wrote {path}, {pictures[0].width}x{pictures[0].height}" + (f", {len(pictures)} frames" if film else ""))
+
+
+def _output(named: Optional[str], loaded: LoadedCheckpoint, name: str) -> Path:
+    """Return the file to write, checked before there is anything to lose.
+
+    Raises:
+        UserError: The name does not end in .png, or the folder does not exist.
+    """
+    path = Path(named) if named else (loaded.run.path if loaded.run else loaded.checkpoint.path.parent) / name
+    if path.suffix.lower() != ".png" or path.is_dir():
+        raise UserError(f"--output {path} must be a file that ends in .png")
+    if not path.parent.is_dir():
+        raise UserError(f"--output {path}: the folder {path.parent} does not exist")
+    return path

@@ -1,0 +1,5 @@
+"""Weights: this project's checkpoint files, timm's names, and loading into networks."""
+
+from src.weights.load import Checkpoint, load_timm, read_checkpoint
+
+__all__ = ["Checkpoint", "load_timm", "read_checkpoint"]

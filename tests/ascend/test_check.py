@@ -1,0 +1,199 @@
+"""What can be shown about Ascend 910A without one: operators, types, shapes, precision, releases."""
+
+import json
+from types import SimpleNamespace
+
+import mindcv
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor, nn, ops
+
+from src.ascend.check import problems_of
+from src.ascend.cost_model import BYTES_PER_S, MEMORY_SHARE, estimate, table
+from src.ascend.graphs import Node, forward_graph, read_ir
+from src.ascend.operators import FIRST, OPERATORS
+from src.config import ModelConfig
+from src.models import trace_tokens
+from src.runtime import releases
+from src.schedules import Geometry, parse, resolve
+from src.schedules.paper import TABLE1
+from tests.helpers.commands import ROOT, SHARED, run_module
+from tests.helpers.configs import load
+
+VIT_S = Geometry.from_config(ModelConfig(num_classes=1000))
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the lists that the table was made from are not here")
+def test_the_table_of_operators_agrees_with_its_sources():
+    lists = json.loads((SHARED / "ascend910a_ops.json").read_text())
+    sets = {FIRST: "ge_graph_ops", "2.6": "ge_2_6", "pass": "ge_pass"}
+    for name, operator in OPERATORS.items():
+        if name != "Dropout":  # has an adapter and a pass
+            assert (name in lists["ge_graph_ops"]) == (operator.route == FIRST), name
+        assert name in lists[sets[operator.route]], name
+        assert set(operator.kernel.split(", ")) - {""} <= set(lists["aicore_910"]), name
+
+
+@pytest.mark.parametrize(
+    "spec", [*(pytest.param(spec, marks=pytest.mark.slow) for spec in ("none", "6(45%)+fused")), "4,7(30%,30%)+10"]
+)
+def test_every_operator_of_the_forward_graph_has_a_route(spec):
+    net = mindcv.create_model("skipvit_s_16_224", tokens=spec).set_train(False)
+    nodes = forward_graph(net, Tensor(np.zeros((1, 3, 224, 224), np.float32)))
+    used = {node.primitive for node in nodes}
+    assert {"MatMul", "LayerNorm", "Softmax"} <= used
+    assert problems_of(nodes, training=False) == []
+    if spec != "none":
+        assert {"Gather", "ScatterNd"} <= used
+
+
+class Mint(nn.Cell):
+    def construct(self, x):
+        return ms.mint.matmul(x, x)
+
+
+class GatherElements(nn.Cell):
+    def construct(self, x):
+        return ops.gather_elements(x, 1, ops.cast(x, ms.int32))
+
+
+class TensorSum(nn.Cell):
+    def construct(self, x):
+        return x.sum()
+
+
+class TimesNumber(nn.Cell):
+    def construct(self, x):
+        return x * 2.5
+
+
+class TopK(nn.Cell):
+    def construct(self, x):
+        best, _ = ops.topk(x, 2)
+        return best
+
+
+@pytest.mark.parametrize(
+    ("planted", "named"),
+    [(Mint, "MatMulExt"), (GatherElements, "GatherD"), (TensorSum, "SumExt"), (TimesNumber, "Muls"), (TopK, "TopK")],
+)
+def test_an_operator_without_a_route_is_found(planted, named):
+    problems = problems_of(forward_graph(planted(), Tensor(np.ones((3, 3), np.float32))), training=False)
+    assert any(problem.startswith(f"{named} ") for problem in problems), problems
+
+
+def test_types_shapes_and_constants_are_looked_at():
+    text = "\n".join(
+        [
+            "  %1(x) = PrimFunc_Gather(%para1, %para2, I64(0)) {instance name: g}",
+            "      : (<Tensor[Float16], (4, 8)>, <Tensor[Int64], (2)>) -> (<Tensor[Float16], (2, 8)>)",
+            "  %2(y) = PrimFunc_Add(%1, Tensor(shape=[], dtype=Float32, value=1e+10)) {instance name: a}",
+            "      : (<Tensor[Float32], (2, 8)>, <Tensor[Float32], ()>) -> (<Tensor[Float32], (-1, 8)>)",
+            "  %3(z) = Depend(%2, %1)",
+            "      : (<Tensor[Float32], (2, 8)>) -> (<Tensor[Float32], (2, 8)>)",
+        ]
+    )
+    nodes = read_ir(text)
+    assert nodes == [
+        Node("Gather", frozenset({"float16", "int64"}), False, ()),
+        Node("Add", frozenset({"float32"}), True, (1e10,)),
+    ]
+    assert problems_of(nodes, training=True) == [
+        "Gather has no kernel for int64", "Add has a dynamic shape", "the constant 1e+10 of Add is beyond float16"
+    ]  # fmt: skip
+
+
+def test_a_dynamic_batch_is_found_in_an_exported_graph():
+    net = mindcv.create_model("skipvit_ti_16_224", image_size=32, depth=1).set_train(False)
+    nodes = forward_graph(net, Tensor(shape=[None, 3, 32, 32], dtype=ms.float32))
+    assert any("has a dynamic shape" in problem for problem in problems_of(nodes, training=False))
+
+
+def test_the_command_checks_forward_and_training_graphs(tmp_path):
+    options = ["--config", "configs/skipvit_s.yaml", "--specs", "6,8(35%,35%)+10"]
+    options += ["--markdown", tmp_path / "report.md", "model.embed_dim=48"]
+    done = run_module("src.tools.ascend_check", *options)
+    assert done.returncode == 0, done.stderr[-2000:]
+    report = (tmp_path / "report.md").read_text()
+    assert report.strip() in done.stdout
+    for kind in ("forward", "training"):
+        (row,) = [line for line in report.splitlines() if line.startswith(f"| `6,8(35%,35%)+10` | {kind} |")]
+        assert row.endswith("| none |")
+        assert "| 0 |" in row
+    for name in ("NPUGetFloatStatusV2", "AdamWeightDecay", "SoftmaxCrossEntropyWithLogits", "Gather"):
+        assert f"| {name} |" in report
+
+
+def test_the_estimate_follows_tokens_and_alignment():
+    dense = estimate(resolve(parse("none"), VIT_S), VIT_S, 128)
+    assert dense.moves == 0
+    assert dense.optimizer == pytest.approx(22_050_664 * 32 / (BYTES_PER_S * MEMORY_SHARE))
+    times = [estimate(resolve(parse(spec), VIT_S), VIT_S, 128).total for spec in TABLE1]
+    assert max(times) == times[0] == dense.total
+    twice = estimate(resolve(parse("none"), VIT_S), VIT_S, 256)
+    assert twice.attention == pytest.approx(2 * dense.attention)
+    config = load(ROOT / "configs" / "skipvit_s.yaml")
+    text = table(config, ["none", "6(55%)+11"])
+    assert "| `none` | 197 |" in text
+    assert "| 197 90 |" in text
+    assert "| +27.0% | +13.2% | 197 96 | +25.2% |" in text
+    assert "not run on a 910A" in text
+
+
+def test_float16_keeps_the_tokens_and_the_logits_of_float32():
+    """What O2 computes on CPU: logits within 2% of the largest, 99% of the kept tokens the same."""
+    sizes = {
+        "tokens": "2,3(40%,40%)+5",
+        "image_size": 128,
+        "patch_size": 8,
+        "embed_dim": 64,
+        "depth": 6,
+        "num_heads": 4,
+    }
+    images = Tensor(np.random.RandomState(0).standard_normal((8, 3, 128, 128)), ms.float32)
+    ms.set_seed(0)
+    single = mindcv.create_model("skipvit_s_16_224", **sizes).set_train(False)
+    for name, weight in single.parameters_and_names():
+        if name.endswith("weight"):
+            weight.set_data(weight * 6)  # as sharp as a trained network's attention
+    half = mindcv.create_model("skipvit_s_16_224", **sizes).set_train(False)
+    for mine, its in zip(half.get_parameters(), single.get_parameters()):
+        mine.set_data(its.value().copy())
+    ms.amp.auto_mixed_precision(half, "O2")
+    expected, logits = single(images).asnumpy(), half(images).asnumpy().astype(np.float32)
+    assert np.isfinite(logits).all()
+    assert np.abs(logits - expected).max() < 0.02 * np.abs(expected).max()
+    kept, kept_half = trace_tokens(single, images), trace_tokens(half, images)
+    assert kept.keys() == kept_half.keys() == {2, 3}
+    pairs = [(set(a), set(b)) for block in kept for a, b in zip(kept[block], kept_half[block])]
+    assert sum(len(a & b) for a, b in pairs) >= 0.99 * sum(len(a) for a, _ in pairs)
+
+
+@pytest.mark.parametrize("release", ["2.2.14", "2.5.0", "2.10.0"])
+def test_each_release_is_asked_in_its_own_way(monkeypatch, release):
+    calls = []
+
+    def set_context(**options):
+        if "jit_config" in options and release == "2.2.14":
+            raise ValueError("jit_config is not a context key")
+        calls.append(options)
+
+    fake = SimpleNamespace(set_context=set_context, __version__=release)
+    if release == "2.10.0":
+        fake.set_device = lambda target: calls.append({"set_device": target})
+        precision = SimpleNamespace(precision_mode=lambda mode: calls.append({"precision_mode": mode}))
+        fake.device_context = SimpleNamespace(ascend=SimpleNamespace(op_precision=precision))
+    monkeypatch.setattr(releases, "ms", fake)
+    releases.set_device("Ascend")
+    releases.set_ascend()
+    mode = "allow_fp32_to_fp16"
+    assert calls == {
+        "2.2.14": [{"device_target": "Ascend"}, {"ascend_config": {"precision_mode": mode}}],
+        "2.5.0": [
+            {"device_target": "Ascend"},
+            {"jit_config": {"jit_level": "O2"}},
+            {"ascend_config": {"precision_mode": mode}},
+        ],
+        "2.10.0": [{"set_device": "Ascend"}, {"jit_config": {"jit_level": "O2"}}, {"precision_mode": mode}],
+    }[release]  # fmt: skip

@@ -1,0 +1,92 @@
+"""The benchmark: its arithmetic, and a short run of it."""
+
+import json
+
+import pytest
+
+from src.benchmarks import measure, peers
+from src.benchmarks.timing import Timing, interleave, share_of_ideal
+from tests.helpers.commands import run_module
+
+
+def test_medians_spread_and_gain():
+    timing = Timing(seconds=(1.0, 2.0, 4.0), base=(2.0, 3.0, 4.0))
+    assert timing.median == 2.0
+    assert timing.spread == pytest.approx((3.0 - 1.5) / 2 / 2.0)
+    assert timing.gains == pytest.approx((1.0, 0.5, 0.0))
+    assert timing.gain == pytest.approx(0.5)
+
+
+def test_share_of_ideal():
+    assert share_of_ideal(0.27, 0.27) == 1.0
+    assert share_of_ideal(0.132, 0.27) == pytest.approx(1.132 / 1.27)
+
+
+def test_a_row_of_the_table():
+    train = Timing(seconds=(2.0, 2.0, 2.0), base=(3.0, 3.0, 3.0))
+    timings = {"train x": train, "infer x": Timing((1.0,), (1.5,)), "tokens x": Timing((0.1,), (0.1,))}
+    sizes = peers.PeerSizes(224, 16, 384, 12, 6, 1000, batch_size=8)
+    row = measure._row("x", timings, 0.25, sizes)
+    assert (row["train_img_s"], row["infer_img_s"]) == (4.0, 8.0)
+    assert row["gain"] == row["infer_gain"] == pytest.approx(0.5)
+    assert row["share_of_ideal"] == pytest.approx(1.2)
+    assert row["select_share"] == pytest.approx(0.05)
+
+
+def test_contestants_take_turns_and_steps_are_as_many_as_asked():
+    now, calls = [0.0], []
+
+    def contestant(name, seconds):
+        def run():
+            calls.append(name)
+            now[0] += seconds
+
+        return run
+
+    runs = {"none": contestant("none", 2.0), "fast": contestant("fast", 1.0)}
+    timings = interleave(runs, rounds=3, steps=4, base="none", clock=lambda: now[0])
+    assert calls == 5 * ["none"] + 5 * ["fast"] + 5 * ["fast"] + 5 * ["none"] + 5 * ["none"] + 5 * ["fast"]
+    assert timings["fast"].seconds == (1.0, 1.0, 1.0)
+    assert timings["fast"].gain == pytest.approx(1.0)
+    assert timings["none"].gain == pytest.approx(0.0)
+
+
+def test_a_missing_peer_is_left_out_with_a_line(monkeypatch, caplog):
+    monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: None)
+    assert not measure._is_installed("transformers")
+    assert "pip install torch transformers" in caplog.text
+    assert measure._is_installed("mindcv")
+
+
+@pytest.mark.slow
+def test_a_short_run(tmp_path):
+    done = run_module(
+        "src.tools.benchmark",
+        "--specs", "1(50%)+3", "none", "1 (50%) + 3", "--model", "skipvit_ti_16_224",
+        "--image_size", 32, "--batch_size", 4, "--pairs", 3,
+        "--json", "b.json", "--markdown", "b.md", "--png", "b.png", "--peer", "mindcv", "model.depth=3",
+        "runtime.fused_kernels=off",
+        "model.patch_size=4", "model.embed_dim=32", "model.num_heads=2", "model.num_classes=10", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    report = json.loads((tmp_path / "b.json").read_text())
+    dense, sparse = report["rows"]
+    assert (dense["spec"], sparse["spec"]) == ("none", "1(50%)+3")
+    assert dense["gain"] == dense["ideal_gain"] == 0.0
+    assert sparse["share_of_ideal"] == pytest.approx((1 + sparse["gain"]) / (1 + sparse["ideal_gain"]))
+    for row in report["rows"]:
+        for key in ("train_img_s", "infer_img_s", "peak_memory_mb", "compile_s", "compile_cached_s"):
+            assert row[key] > 0
+    assert dense["select_share"] == 0
+    assert sparse["select_share"] > 0  # no upper limit: it is a ratio of two measured times, of a tiny network
+    assert {peer["name"] for peer in report["peers"]} == {"train MindCV float32"}
+    assert {"hardware", "mindspore", "mindcv", "date", "batch_size"} <= report["environment"].keys()
+    assert "`1(50%)+3`" in (tmp_path / "b.md").read_text()
+    assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.json", "b.md", "b.png"]
+
+
+def test_mistakes_get_one_line(tmp_path):
+    done = run_module("src.tools.benchmark", "--specs", "6(55)", cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("error: tokens spec '6(55)'")

@@ -1,0 +1,176 @@
+"""Mistakes that need no tensor to be refused: one line each, soon, without MindSpore in the process."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.helpers.commands import ROOT, run_module, run_script
+
+QUICK = ["--config", str(ROOT / "configs/quickstart.yaml")]
+PLAN = ["--target-speedup", "1.25"]
+
+CASES = [
+    ("train", ["model.tokns=none"], "unknown key model.tokns; did you mean model.tokens?"),
+    ("train", ["model.tokens=6(55)+11"], "tokens spec '6(55)+11': ratio '55' must be a percentage"),
+    ("train", ["model.tokens=6(55%)+13"], "tokens spec '6(55%)+13': block 13 is out of range"),
+    ("train", ["model.name=skipvit_s"], "model.name 'skipvit_s' is unknown; did you mean skipvit_s_16_224?"),
+    ("train", ["data.auto_augment=foo"], "data.auto_augment 'foo': MindCV refuses it"),
+    ("train", ["model.mlp_ratio=0.001"], "model.mlp_ratio 0.001 leaves no channel"),
+    ("train", ["model.num_heads=5"], "model.embed_dim 64 is not a multiple of model.num_heads 5"),
+    ("train", ["model.image_size=18"], "image_size 18x18 is not a multiple of the patch size 4"),
+    ("train", ["model.num_classes=3"], "the data has 10 classes but the model has 3 outputs"),
+    ("train", ["data.batch_size=5000"], "data.batch_size 5000 exceeds the 1437 training images"),
+    ("train", ["data.root=nowhere"], "nowhere is not a folder; set data.root"),
+    ("train", ["data.root=."], "no class folders with images"),
+    ("train", ["data.name=cifar10", "data.val_split=test", "data.crop_pct=0.875", "data.scale=[0.08, 1.0]"],
+     "has no data_batch_1.bin"),
+    ("train", ["runtime.sink=true"], "runtime.sink true: CPU has no queue of data; set it to false"),
+    ("train", ["--device_target", "TPU"], "--device_target 'TPU' is unknown; choose one of CPU, Ascend"),
+    ("train", ["--distribute"], "--distribute needs MindSpore's launcher; start with: msrun"),
+    ("train", ["--resume", "nowhere"], "give either --config FILE or --resume RUN_FOLDER"),
+    ("train", ["run.dir=/dev/null/run"], "run.dir /dev/null/run cannot be made: Not a directory"),
+    ("train", ["--epochs", "3"], "unrecognized arguments: --epochs"),
+    ("train", ["train.epochs"], "override 'train.epochs' is not of the form section.key=value"),
+    ("eval", ["--ckpt", "nowhere.ckpt"], "checkpoint nowhere.ckpt does not exist"),
+    ("eval", [], "there is no run below runs/ yet; train one with: python train.py --config"),
+    ("eval", ["--ckpt", "."], "checkpoint . is a folder; name a file"),
+    ("export", [], "there is no run below runs/ yet; train one with: python train.py --config"),
+    ("export", ["--ckpt", "nowhere.ckpt"], "checkpoint nowhere.ckpt does not exist"),
+    ("export", ["--batch_size", "-1"], "argument --batch_size"),
+    ("export", ["--ckpt", "empty.ckpt", "--output", "a.onnx"], "--output a.onnx must end in .mindir"),
+    ("export", ["--ckpt", "empty.ckpt", "--output", "no/a.mindir"], "the folder no does not exist"),
+    ("export", ["--ckpt", "empty.ckpt", "model.tokens=6(55%,random)+11"], "ranks at random: a control"),
+    ("src.tools.benchmark", ["--specs", "6(55)"], "tokens spec '6(55)'"),
+    ("src.tools.benchmark", ["--specs", "6(55%)+13"], "block 13 is out of range"),
+    ("src.tools.benchmark", ["model.image_size=[32, 64]"], "the benchmark's images are square"),
+    ("src.tools.ascend_check", ["--specs", "6(55"], "tokens spec '6(55'"),
+    ("src.tools.table1", ["--specs", "none", "6(55%)+13"], "block 13 is out of range"),
+    ("src.tools.table1", ["--rows", "nowhere.yaml"], "rows nowhere.yaml cannot be read"),
+    ("src.tools.table1", ["--seeds", "0"], "argument --seeds: it must be 1 or more, not 0; see --help"),
+    ("src.tools.table1", ["--specs", "none", "--finished"], "no dense training is finished in"),
+    ("src.tools.table1", ["--specs", "train.epochs=1"], "--specs names nothing; see --help"),
+    ("src.tools.visualize", ["--limit", "0"], "--limit 0: a sheet shows 1 to 100 images"),
+    ("src.tools.visualize", ["--tokens", "2(50)+3"], "tokens spec '2(50)+3': ratio '50' must be a percentage"),
+    ("src.tools.visualize", ["--epochs", "nowhere"], "run folder nowhere holds no config.yaml"),
+]  # fmt: skip
+WITHOUT_CONFIG = [
+    ("train", ["--resume", "nowhere"], "run folder nowhere holds no config.yaml; name the folder that train.py"),
+    ("train", ["--resume", "run", "data.batch_size=4"], "override 'data.batch_size=4': a resumed run may only change"),
+    ("train", ["--resume", "run", "train.epochs=1"], "train.epochs 1: the run run has done 2 epochs already"),
+    ("train", ["--config", "nowhere.yaml"], "config nowhere.yaml cannot be read: No such file or directory"),
+    ("train", [*QUICK, "run.dir=run"], "run.dir run holds a run already; resume it with --resume run"),
+    ("src.tools.plan", ["--target-speedup", "1"], "must be above 1, --max-drop"),
+    ("src.tools.plan", ["--target-speedup", "9"], "no schedule with drops of up to 60% is 9 times as fast; lower"),
+    ("src.tools.plan", [*PLAN, "--max-drop", "100"], "must be above 1, --max-drop"),
+    ("src.tools.plan", [*PLAN, "--from-block", "13"], "--from-block 13 is out of range: the model has blocks 1 to 12"),
+    ("src.tools.table1", [], "--config is missing"),
+    ("src.tools.report", [], "name the folder of a run"),
+    ("src.tools.report", ["nowhere"], "run folder nowhere holds no config.yaml"),
+    ("src.tools.report", ["run", "model.tokens=none"], "a report may only be given other data.* and --device_target"),
+]
+
+
+def all_cases():
+    return [(name, [*QUICK, *arguments], message) for name, arguments, message in CASES] + WITHOUT_CONFIG
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory):
+    """What one process that refuses every case reports of each."""
+    folder = tmp_path_factory.mktemp("refusals")
+    (folder / "empty.ckpt").touch()
+    (folder / "run").mkdir()
+    (folder / "run/config.yaml").write_text((ROOT / "configs/quickstart.yaml").read_text())
+    lines = ["epoch,phase,tokens,loss,lr,top1,top5,img_s,seconds", "1,1,none,1,1,1,1,1,1", "2,1,none,1,1,1,1,1,1"]
+    (folder / "run/metrics.csv").write_text("\n".join(lines) + "\n")
+    cases = [
+        {"module": name, "arguments": list(arguments), "folder": str(folder)} for name, arguments, _ in all_cases()
+    ]
+    (folder / "cases.json").write_text(json.dumps(cases))
+    done = run_module("tests.helpers.refusals", folder / "cases.json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    left = sorted(path.name for path in folder.iterdir())
+    assert left == ["cases.json", "data", "empty.ckpt", "run"], "the digits, and nothing that a refusal left"
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("number", range(len(all_cases())), ids=lambda number: str(all_cases()[number][2])[:40])
+def test_a_mistake_is_named_without_mindspore(refused, number):
+    _, _, expected = all_cases()[number]
+    kind, message, printed, heavy = refused[number]
+    assert kind == "UserError"
+    assert expected in message
+    assert heavy == []
+    assert printed == "" or "trainings, of which" in printed
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [("train.py", [*QUICK, "train.epoch=3"]), ("eval.py", []), ("export.py", ["--ckpt", "nowhere.ckpt"])],
+)
+def test_an_entry_point_ends_with_one_line_and_exit_code_2(tmp_path, script, arguments):
+    done = run_script(script, *arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_printing_a_configuration_tells_where_every_value_comes_from(tmp_path):
+    arguments = ["--config", ROOT / "configs/skipvit_s.yaml", "--print", "train.epochs=3"]
+    done = run_script("train.py", *arguments, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"  tokens: 6(55%)+11  # {ROOT / 'configs/skipvit_s.yaml'}\n" in done.stdout
+    assert f"  mixup: 0.8  # {ROOT / 'configs/base/deit.yaml'}\n" in done.stdout
+    assert "  epochs: 3  # override\n" in done.stdout
+    assert "  eval_every: 1  # default\n" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+PURE = ["src", "src.cli", "src.commands", "src.config", "src.config.reference", "src.data.datasets", "src.data.verify",
+        "src.errors", "src.experiments.results", "src.files", "src.markdown", "src.progress", "src.runs",
+        "src.runtime.device", "src.runtime.signals", "src.schedules", "src.schedules.search", "src.weights",
+        *(f"src.tools.{path.stem}" for path in sorted((ROOT / "src/tools").glob("[a-z]*.py")))]  # fmt: skip
+
+
+def test_pure_modules_import_neither_mindspore_nor_mindcv():
+    code = f"import importlib, sys\nfor name in {PURE}:\n    importlib.import_module(name)\n"
+    code += "    assert not {'mindspore', 'mindcv'} & set(sys.modules), name\nprint('pure')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "pure\n"), done.stderr
+
+
+def test_a_command_imports_nothing_of_others_before_it_watches_for_signals():
+    """So that Ctrl-C during any other import ends in one line: `cli.run` is called first."""
+    names = ["train", "eval", "export", *(name for name in PURE if name.startswith("src.tools."))]
+    code = f"import importlib, sys\nfor name in {names}:\n    importlib.import_module(name)\n"
+    code += "print(sorted({'yaml', 'pydantic', 'numpy', 'matplotlib', 'tqdm', 'PIL', 'scipy'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+
+
+@pytest.mark.parametrize("imported", ["pydantic", "numpy"])
+def test_ctrl_c_during_an_import_is_one_line(tmp_path, imported):
+    """The planner, which never imports MindSpore; train.py's imports are tested with its other moments."""
+    code = f"""
+import os, signal, sys, time
+class Interrupter:
+    def find_spec(self, name, path, target=None):
+        if name == {imported!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.3)
+sys.meta_path.insert(0, Interrupter())
+sys.argv = ["plan", "--target-speedup", "1.25"]
+from src import cli
+from src.tools import plan
+cli.run(plan.main)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (128 + signal.SIGINT, "error: stopped by SIGINT\n")

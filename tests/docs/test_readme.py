@@ -1,0 +1,122 @@
+"""The README: what it names exists, and its commands are ones that the entry points take."""
+
+import re
+import shlex
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+from src.models import build
+from src.schedules import parse, resolve
+from tests.helpers.commands import ROOT
+from tests.helpers.configs import load
+from tests.schedules.test_notation import VIT_S
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CHINESE = (ROOT / "README_CN.md").read_text(encoding="utf-8")
+DOCS = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))
+COMMANDS = sorted(set(re.findall(r"(?:^|`|&& )((?:python|msrun) [\w./-]+[^`\n&]*)", README + DOCS, re.M)))
+
+
+def section(title):
+    return README.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def test_the_quick_start_is_two_lines():
+    blocks = re.findall(r"```bash\n(.*?)```", README, re.S)
+    assert blocks == re.findall(r"```bash\n(.*?)```", section("Quick start"), re.S)
+    assert [block.count("\n") for block in blocks] == [1, 1]
+    first, second = blocks
+    for part in ("-m venv", "requirements.txt", "train.py --config configs/quickstart.yaml", "eval.py", "export.py"):
+        assert part in first
+    assert "requirements-dev.txt" in second
+    assert second.strip().split(" && ")[-1] in (ROOT / ".ci/run").read_text()
+
+
+def test_every_file_that_is_named_exists():
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
+    tree = section("Script description").split("```")[1].removeprefix("text\n")
+    listed = [name for line in tree.splitlines() for name in line.split("  ")[0].split()]
+    rooms = {f"src/{room.parent.name}/" for room in (ROOT / "src").glob("*/__init__.py")}
+    assert rooms <= set(listed)
+    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = re.findall(r"\b(?:src|configs|tests|docs|scripts)/[\w./-]+\.\w+", README + DOCS + contributing)
+    assert len(links) > 5
+    for name in {*links, *listed, *named}:
+        assert (ROOT / name).exists(), name
+
+
+def test_links_between_the_documents_lead_somewhere():
+    for path in (ROOT / "docs").glob("*.md"):
+        text = path.read_text(encoding="utf-8")
+        for name in re.findall(r"\]\((?!http)([^)#]+)", text):
+            assert (path.parent / name).exists(), f"{path.name}: {name}"
+        titles = re.findall(r"^#+ (.+)$", text, re.M)
+        anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+        assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= anchors, path.name
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_understood(command):
+    _, *arguments = shlex.split(re.sub(r"^msrun (--\w+=\S+ )+", "python ", command))
+    script = arguments.pop(0)
+    if command == "python -m pytest":
+        return
+    if script == "-m":
+        script = arguments.pop(0).replace(".", "/") + ".py"
+    assert (ROOT / script).is_file()
+    options = set(re.findall(r'"(--[\w-]+)"', (ROOT / script).read_text() + (ROOT / "src/cli.py").read_text()))
+    assert {argument for argument in arguments if argument.startswith("--")} <= options
+    overrides = [argument for argument in arguments if re.match(r"\w+\.\w+=", argument)]
+    config = arguments[arguments.index("--config") + 1] if "--config" in arguments else "configs/quickstart.yaml"
+    if config != "FILE":  # stands for any
+        load(ROOT / config, overrides)
+
+
+def test_the_specs_of_the_first_table_are_what_it_says():
+    rows = re.findall(r"^\| `(.+?)` \|.*?\| ([^|]*) \| ([\d.]+) \| (\+[\d.]+%|–) \|", README, re.M)
+    assert len(rows) == 5
+    for spec, tokens, gmacs, gain in rows:
+        plan = resolve(parse(spec), VIT_S)
+        assert f"{plan.macs / 1e9:.3f}" == gmacs
+        assert gain == (f"+{100 * plan.ideal_gain:.1f}%" if plan.ideal_gain else "–")
+        expected = [int(n) for part in tokens.split(", ") for n, times in [part.split(" ×")] for _ in range(int(times))]
+        assert list(plan.tokens_out) == expected
+
+
+def test_python_examples_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    net = build("6(55%)+11", image_size=16, patch_size=4, embed_dim=16, num_heads=2, num_classes=10).set_train(False)
+    ms.export(net, Tensor(np.zeros((16, 3, 16, 16), np.float32)), file_name="best_16.mindir", file_format="MINDIR")
+    examples = re.findall(r"```python\n(.*?)```", README, re.S)
+    assert len(examples) == 2
+    for example in examples:
+        scope = {}
+        exec(compile(example, "README.md", "exec"), scope)
+        assert scope["network"] is not None
+    assert scope["logits"].shape == (16, 10)
+
+
+def test_nothing_is_left_to_be_filled_in():
+    assert "@@" not in README + CHINESE + DOCS
+    for path in (ROOT / "configs").glob("*.yaml"):
+        assert "@@" not in path.read_text()
+
+
+def test_the_chinese_readme_is_in_step():
+    """The same commands, tables, headings and links; the words are a person's to compare."""
+
+    def shape(text):
+        return {
+            "blocks": re.findall(r"```\w+\n(?:(?!```)[\s\S])*(?:python|msrun|import)(?:(?!```)[\s\S])*```", text),
+            "headings": re.findall(r"^#+(?= )", text, re.M),
+            "columns": [row.count("|") for row in re.findall(r"^\|.*\|$", text, re.M)],
+            "numbers": [sorted(re.findall(r"\d+(?:\.\d+)?%?", row)) for row in re.findall(r"^\| `.*\|$", text, re.M)],
+            "links": sorted(set(re.findall(r"\]\((?!http)([^)#]+)\)", text)) - {"README.md", "README_CN.md"}),
+        }
+
+    english, chinese = shape(README), shape(CHINESE)
+    for kind, value in english.items():
+        assert chinese[kind] == value, kind

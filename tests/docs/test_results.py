@@ -1,0 +1,48 @@
+"""The evidence: what docs/results.md and the READMEs say is what the files of results say."""
+
+import pytest
+
+from src.experiments.results import read_results, summarise
+from src.experiments.table import accuracy, difference, label, table
+from src.schedules import parse
+from tests.helpers.commands import ROOT
+
+FILES = {path.stem: path for path in (ROOT / "docs" / "results").glob("*.csv")}
+DOCUMENT = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+
+
+def summaries(name):
+    return summarise(read_results(FILES[name]))
+
+
+@pytest.mark.parametrize("name", ["digits", "cifar10"])
+def test_the_document_has_the_table_of_the_results(name):
+    assert table(summaries(name)) in DOCUMENT
+
+
+@pytest.mark.parametrize("name", ["digits", "cifar10"])
+def test_results_are_of_whole_trainings(name):
+    results = read_results(FILES[name])
+    assert len({(result.variant, result.seed) for result in results}) == len(results)
+    assert len({result.epochs for result in results}) == 1
+    for result in results:
+        assert str(parse(result.tokens)) == result.tokens
+        assert 0 < result.top1 <= result.best_top1 <= 100
+
+
+def test_digits_are_all_rows_with_five_seeds():
+    assert {found.seeds for found in summaries("digits").values()} == {5}
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README_CN.md"])
+def test_the_readme_shows_the_evidence(readme):
+    """Its rows are those without other settings; docs/results.md has all."""
+    text = (ROOT / readme).read_text(encoding="utf-8")
+    digits, cifar = summaries("digits"), summaries("cifar10")
+    shown = [variant for variant in cifar if not variant.overrides]
+    assert len(shown) == 5
+    for variant in shown:
+        cells = [label(variant)]
+        for found in (digits[variant], cifar[variant]):
+            cells += [accuracy(found), difference(found)]
+        assert f"| {' | '.join(cells)} |".replace("|  |", "| |") in text

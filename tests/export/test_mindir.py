@@ -1,0 +1,61 @@
+"""MindIR: what is written computes what the network computes."""
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor, nn
+
+from src.errors import RunError, UserError
+from src.export import mindir
+from src.models import from_config
+from src.training.checkpoint import save_weights
+from tests.helpers.configs import load
+
+
+@pytest.fixture
+def trained(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "model: {tokens: 2(50%)+4, image_size: [16, 24], patch_size: 4, embed_dim: 16, depth: 4, num_heads: 2}"
+    )
+    config = load(path)
+    net = from_config(load(path, ["model.num_classes=7"]).model)
+    save_weights(tmp_path / "best.ckpt", config, net)
+    return config, tmp_path / "best.ckpt", net.set_train(False)
+
+
+@pytest.mark.parametrize(("batch", "tried"), [(1, [1]), (3, [3]), (0, [1, 2, 5])])
+def test_exported_files_compute_the_network(trained, tmp_path, capsys, batch, tried):
+    config, checkpoint, net = trained
+    output = tmp_path / "out.mindir"
+    mindir.export_checkpoint(config, checkpoint, output, batch, tolerance=1e-5)
+    exported = nn.GraphCell(ms.load(str(output)))
+    for size in tried:
+        images = Tensor(np.random.RandomState(size).standard_normal((size, 3, 16, 24)).astype(np.float32))
+        logits = exported(images).asnumpy()
+        assert logits.shape == (size, 7)
+        assert np.abs(logits - net(images).asnumpy()).max() < 1e-5
+    printed = capsys.readouterr().out
+    assert str(output) in printed
+    assert "largest difference" in printed
+    assert [path.name for path in tmp_path.glob("*.mindir")] == ["out.mindir"]
+
+
+@pytest.mark.parametrize("spoilt", [1.0, np.nan])
+def test_a_file_that_computes_something_else_is_deleted(trained, tmp_path, monkeypatch, spoilt):
+    config, checkpoint, _ = trained
+    graph_cell = nn.GraphCell
+    monkeypatch.setattr(nn, "GraphCell", lambda graph: lambda images: graph_cell(graph)(images) + spoilt)
+    (tmp_path / "out.mindir").write_text("an older file")
+    with pytest.raises(RunError, match="the file was deleted"):
+        mindir.export_checkpoint(config, checkpoint, tmp_path / "out.mindir", 1, tolerance=1e-4)
+    assert [path.name for path in tmp_path.glob("*.mindir")] == ["out.mindir"]
+    assert (tmp_path / "out.mindir").read_text() == "an older file"
+
+
+def test_outputs_that_cannot_be_written_are_refused(trained, tmp_path):
+    config, checkpoint, _ = trained
+    with pytest.raises(UserError, match=r"must end in \.mindir"):
+        mindir.export_checkpoint(config, checkpoint, tmp_path / "out.onnx", 1, 1e-4)
+    with pytest.raises(UserError, match="does not exist"):
+        mindir.export_checkpoint(config, checkpoint, tmp_path / "no" / "out.mindir", 1, 1e-4)

@@ -1,0 +1,1 @@
+"""Helpers of the tests: commands in processes, configurations, an independent reference."""

@@ -1,0 +1,175 @@
+"""Agreement with independent references: one in NumPy (tests/helpers/reference.py), and stored cases where present."""
+
+import json
+
+import mindcv
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor
+from safetensors.numpy import save_file
+
+from src.errors import UserError
+from src.models import trace_tokens
+from src.runtime import device
+from src.weights import load_timm
+from tests.helpers import reference
+from tests.helpers.commands import SHARED
+
+SPECS = ["none", "6(55%)+11", "4,7(30%,30%)+10", "6(45%)+fused", "4,7,10(30%,30%,30%)+fused", "6(55%)", "2(90%)+3"]
+SIZES = {"image_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 12, "num_heads": 4, "num_classes": 5}
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory):
+    weights = reference.random_weights(0)
+    path = tmp_path_factory.mktemp("parity") / "weights.safetensors"
+    stored = {name: weight.astype(np.float32) for name, weight in weights.items()}
+    stored["patch_embed.proj.weight"] = stored["patch_embed.proj.weight"].reshape(24, 3, 4, 4)
+    save_file(stored, path)
+    images = np.random.RandomState(1).standard_normal((2, 3, 16, 16)).astype(np.float32)
+    return {name: weight.astype(np.float64) for name, weight in stored.items()}, path, images
+
+
+def network(path, spec, act="gelu_erf"):
+    net = mindcv.create_model("skipvit_s_16_224", tokens=spec, act=act, **SIZES)
+    load_timm(net, path)
+    return net.set_train(False)
+
+
+@pytest.mark.parametrize(("spec", "act"), [*((spec, "erf") for spec in SPECS[1:6]), ("2(90%)+3", "tanh")])
+def test_logits_and_kept_places(mode, case, spec, act):
+    weights, path, images = case
+    net = network(path, spec, f"gelu_{act}")
+    logits, kept = reference.forward(weights, images, spec, act=act)
+    assert np.abs(net(Tensor(images)).asnumpy() - logits).max() < 2e-4
+    traced = trace_tokens(net, Tensor(images))
+    assert traced.keys() == kept.keys()
+    for block, places in traced.items():
+        assert places.dtype == np.int32
+        assert (places == kept[block]).all()
+
+
+@pytest.mark.parametrize("spec", SPECS[2:5:2])
+def test_gradients_along_random_directions(case, spec):
+    """Each parameter's gradient, against a central difference of the float64 reference."""
+    weights, path, images = case
+    net = network(path, spec)
+    random = np.random.RandomState(2)
+    cotangent = random.standard_normal((2, 5))
+
+    def objective(x):
+        return (net(x) * Tensor(cotangent, ms.float32)).sum()
+
+    _, gradients = ms.value_and_grad(objective, None, net.trainable_params())(Tensor(images))
+    for parameter, gradient in zip(net.trainable_params(), gradients):
+        name = parameter.name.replace("gamma", "weight").replace("beta", "bias")
+        direction = random.standard_normal(weights[name].shape)
+        step = 1e-6
+        plus, minus = (
+            (reference.forward({**weights, name: weights[name] + sign * step * direction}, images, spec)[0] * cotangent)
+            for sign in (1, -1)
+        )
+        expected = (plus.sum() - minus.sum()) / (2 * step)
+        gradient = gradient.asnumpy().reshape(weights[name].shape).astype(np.float64)
+        scale = np.abs(gradient).max() * np.sqrt(direction.size)
+        assert abs((gradient * direction).sum() - expected) < 1e-3 * scale + 1e-5, name
+
+
+@pytest.mark.parametrize("spec", ["4,7(30%,30%)+10"])
+def test_logits_places_and_gradients_with_fused_kernels(fused, case, spec):
+    weights, path, images = case
+    net = network(path, spec)
+    labels = Tensor(np.random.RandomState(3).standard_normal((2, 5)).astype(np.float32))
+
+    def objective(x):
+        logits = net(x)
+        return (logits * labels).sum(), logits
+
+    (_, logits), gradients = ms.value_and_grad(objective, None, net.trainable_params(), has_aux=True)(Tensor(images))
+    expected, kept = reference.forward(weights, images, spec)
+    assert np.abs(logits.asnumpy() - expected).max() < 2e-4
+    assert all((places == kept[block]).all() for block, places in trace_tokens(net, Tensor(images)).items())
+    device.set_up("CPU", fused_kernels="off")
+    plain = network(path, spec)
+
+    def plain_objective(x):
+        return (plain(x) * labels).sum()
+
+    _, plain_gradients = ms.value_and_grad(plain_objective, None, plain.trainable_params())(Tensor(images))
+    for parameter, one, other in zip(net.trainable_params(), gradients, plain_gradients):
+        error = np.abs(one.asnumpy() - other.asnumpy()).max()
+        assert error < 1e-3 * np.abs(other.asnumpy()).max() + 1e-5, parameter.name
+
+
+def test_names_that_do_not_fit_are_all_listed(case, tmp_path):
+    weights, _, _ = case
+    stored = {name: weight.astype(np.float32) for name, weight in weights.items()}
+    del stored["norm.bias"]
+    stored["blocks.12.norm1.weight"] = np.zeros(24, np.float32)
+    stored["head.weight"] = np.zeros((7, 24), np.float32)
+    save_file(stored, tmp_path / "other.safetensors")
+    net = mindcv.create_model("skipvit_s_16_224", **SIZES)
+    before = net.head.weight.asnumpy()
+    with pytest.raises(UserError) as refused:
+        load_timm(net, tmp_path / "other.safetensors")
+    for name in ("norm.beta", "blocks.12.norm1.gamma", "head.weight [7, 24] for [5, 24]"):
+        assert name in str(refused.value)
+    assert (net.head.weight.asnumpy() == before).all()
+
+
+def test_mindspore_files_with_timm_names_load(case, tmp_path):
+    weights, path, images = case
+    arrays = [{"name": n, "data": Tensor(w.astype(np.float32))} for n, w in weights.items()]
+    ms.save_checkpoint(arrays, str(tmp_path / "timm.ckpt"))
+    net = mindcv.create_model("skipvit_s_16_224", act="gelu_erf", **SIZES).set_train(False)
+    load_timm(net, tmp_path / "timm.ckpt")
+    assert (net(Tensor(images)).asnumpy() == network(path, "none")(Tensor(images)).asnumpy()).all()
+
+
+PARITY = SHARED / "parity"
+needs_shared = pytest.mark.skipif(not PARITY.is_dir(), reason="no stored cases here")
+
+
+@needs_shared
+@pytest.mark.parametrize("number", range(4))
+def test_stored_cases(mode, number):
+    check_stored_case(number)
+
+
+@needs_shared
+@pytest.mark.parametrize("number", [3])
+def test_stored_cases_with_fused_kernels(fused, number):
+    check_stored_case(number)
+
+
+def check_stored_case(number):
+    shape = json.loads((PARITY / "cases.json").read_text())
+    cases = np.load(PARITY / "cases.npz")
+    net = mindcv.create_model(
+        "skipvit_s_16_224", tokens=shape["specs"][number], image_size=shape["image_size"],
+        patch_size=shape["patch_size"], embed_dim=shape["dim"], depth=shape["depth"], num_heads=shape["heads"],
+        num_classes=shape["num_classes"], act="gelu_erf",
+    ).set_train(False)  # fmt: skip
+    load_timm(net, PARITY / "weights.safetensors")
+    images, cotangent = Tensor(cases["images"]), Tensor(cases["cotangent"])
+    assert np.abs(net(images).asnumpy() - cases[f"{number}/logits"]).max() < 2e-4
+    kept = trace_tokens(net, images)
+    stored = {int(key.split("/")[2]) for key in cases.files if key.startswith(f"{number}/kept/")}
+    assert kept.keys() == stored
+    for block in stored:
+        assert (kept[block] == cases[f"{number}/kept/{block}"]).all()
+
+    def objective(x):
+        return (net(x) * cotangent).sum()
+
+    _, gradients = ms.value_and_grad(objective, None, net.trainable_params())(images)
+    compared = 0
+    for parameter, gradient in zip(net.trainable_params(), gradients):
+        key = f"{number}/grad/{parameter.name}"
+        if key in cases.files:
+            expected = cases[key]
+            error = np.abs(gradient.asnumpy().reshape(expected.shape) - expected).max()
+            assert error < 1e-3 * np.abs(expected).max(), parameter.name
+            compared += 1
+    assert compared == sum(key.startswith(f"{number}/grad/") for key in cases.files)

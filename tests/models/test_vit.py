@@ -1,0 +1,217 @@
+"""The network: sizes, gradients, equivalences, refusals."""
+
+import dataclasses
+
+import mindcv
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+from src.config import ModelConfig
+from src.errors import UserError
+from src.models import SkipViT, build, from_config, trace, trace_tokens
+from src.training.loss import Loss
+from tests.schedules.test_notation import TABLE1
+
+PARAMETERS = {"skipvit_ti_16_224": 5_717_416, "skipvit_s_16_224": 22_050_664, "skipvit_b_16_224": 86_567_656}
+SMALL = {"image_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 12, "num_heads": 4, "num_classes": 5}
+SPECS = ["none", "6(55%)+11", "4,7(30%,30%)+10", "6(45%)+fused", "4,7,10(30%,30%,30%)+fused", "6(55%)"]
+
+
+def small(tokens="none", seed=0, **sizes):
+    ms.set_seed(seed)
+    return build(tokens, **{**SMALL, **sizes}).set_train(False)
+
+
+def images(batch=3, size=(16, 16), seed=0):
+    return Tensor(np.random.RandomState(seed).standard_normal((batch, 3, *size)).astype(np.float32))
+
+
+def test_every_registered_variant_is_pinned():
+    assert set(mindcv.list_models("skipvit_*")) == set(PARAMETERS)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameter_counts(name):
+    assert sum(p.size for p in mindcv.create_model(name).get_parameters()) == PARAMETERS[name]
+
+
+def test_no_schedule_adds_a_parameter():
+    net = mindcv.create_model("skipvit_s_16_224")
+    names = {p.name: p.shape for p in net.get_parameters()}
+    created = mindcv.create_model("skipvit_s_16_224", tokens="6(55%)+11")
+    assert {p.name: p.shape for p in created.get_parameters()} == names
+    for spec in [*TABLE1, "4,7,10(30%,30%,30%)+fused", "6(55%)"]:
+        assert {p.name: p.shape for p in net.with_tokens(spec).get_parameters()} == names
+
+
+@pytest.mark.parametrize("spec", SPECS[2:5])
+def test_every_parameter_gets_a_gradient(spec):
+    net = small(spec).set_train()
+    loss = Loss(5, 0.1)
+    labels = Tensor(np.array([0, 3, 4], np.int32))
+
+    def objective(x):
+        return loss(net(x), labels)
+
+    _, gradients = ms.value_and_grad(objective, None, net.trainable_params())(images())
+    for parameter, gradient in zip(net.trainable_params(), gradients):
+        assert np.isfinite(gradient.asnumpy()).all(), parameter.name
+        assert np.abs(gradient.asnumpy()).max() > 0, parameter.name
+
+
+@pytest.mark.parametrize("spec", ["6(0%)+fused", "4,7(0%,0%)+10"])
+def test_dropping_nothing_is_dense(mode, spec):
+    net = small()
+    assert (net(images()).asnumpy() == net.with_tokens(spec)(images()).asnumpy()).all()
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_graph_equals_pynative(spec):
+    net = small(spec)
+    graph = net(images()).asnumpy()
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    try:
+        pynative = net(images()).asnumpy()
+    finally:
+        ms.set_context(mode=ms.GRAPH_MODE)
+    assert np.abs(graph - pynative).max() < 1e-5
+
+
+@pytest.mark.parametrize("size", [(16, 24), (8, 32)])
+def test_images_need_not_be_square(size):
+    net = small("6(55%)+11", image_size=size)
+    assert net(images(2, size)).shape == (2, 5)
+    assert net.plan.tokens_out[0] == 1 + size[0] * size[1] // 16
+
+
+def test_a_scheduled_network_shares_the_weights():
+    net = small()
+    sparse = net.with_tokens("6(55%)+11")
+    before = sparse(images()).asnumpy()
+    net.head.bias.set_data(net.head.bias + 1)
+    assert np.allclose(sparse(images()).asnumpy(), before + 1, atol=1e-5)
+    assert isinstance(sparse, SkipViT)
+
+
+def test_output_has_one_type_in_training_and_evaluation():
+    net = small("6(55%)+11", drop_rate=0.1, drop_path_rate=0.2)
+    for training in (True, False):
+        logits = net.set_train(training)(images())
+        assert logits.shape == (3, 5)
+        assert logits.dtype == ms.float32
+
+
+def test_stochastic_depth_and_dropout_act_in_training_only():
+    for option in ({"drop_rate": 0.5}, {"drop_path_rate": 0.9}):
+        net = small(**option)
+        assert (net(images()).asnumpy() == net(images()).asnumpy()).all()
+        net.set_train()
+        assert (net(images()).asnumpy() != net(images()).asnumpy()).any()
+
+
+def test_traced_places_are_what_the_schedule_says():
+    net = small("4,7(30%,30%)+10")
+    kept = trace_tokens(net, images())
+    assert {block: places.shape for block, places in kept.items()} == {4: (3, 12), 7: (3, 9)}
+    for first, second in zip(kept[4], kept[7]):
+        assert (np.diff(first) > 0).all()
+        assert set(second) <= set(first) <= set(range(16))
+    assert trace_tokens(small(), images()) == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"image_size": 17}, "nearest is 16x16"),
+        ({"image_size": (16, 18)}, "nearest is 16x16"),
+        ({"image_size": 2}, "not a multiple"),
+        ({"num_heads": 5}, "num_heads"),
+        ({"act": "relu"}, "gelu_tanh"),
+        ({"tokens": "6(99%)+13"}, "out of range"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(options, why):
+    with pytest.raises(UserError, match=why):
+        build(**{**SMALL, **options})
+
+
+def test_unknown_names_and_downloads_are_refused():
+    with pytest.raises(UserError, match="did you mean skipvit_s_16_224"):
+        from_config(ModelConfig(name="skipvit_s_16"))
+    with pytest.raises(UserError, match="load_timm"):
+        mindcv.create_model("skipvit_s_16_224", pretrained=True)
+
+
+def test_stochastic_depth_takes_the_factors_it_is_given():
+    sizes = {"image_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 3, "num_heads": 2, "drop_path_rate": 0.5}
+    net = build("2(50%)+3", **sizes).set_train()
+    images = Tensor(np.random.RandomState(0).standard_normal((4, 3, 16, 16)), ms.float32)
+    ones = np.ones((4, 3, 2), np.float32)
+    expected = net.set_train(False)(images).asnumpy()
+    net.set_train()
+    assert np.allclose(net(images, Tensor(ones)).asnumpy(), expected, atol=1e-6)
+    without = ones.copy()
+    without[1, 1] = 0  # the second image is without both halves of block 2
+    got = net(images, Tensor(without)).asnumpy()
+    changed = np.abs(got - expected).max(axis=1) > 1e-4
+    assert changed.tolist() == [False, True, False, False]
+    scale = net.sample(2000, 1, 2).drop_path_scale.asnumpy()
+    assert (scale.dtype, scale.shape) == (np.float32, (2000, 3, 2))
+    assert (scale == net.sample(2000, 1, 2).drop_path_scale.asnumpy()).all()
+    assert (scale != net.sample(2000, 1, 3).drop_path_scale.asnumpy()).any()
+    for half in range(2):
+        for block, rate in enumerate([0, 0.25, 0.5]):
+            values = scale[:, block, half]
+            assert set(values) == {0.0, np.float32(1 / (1 - rate))} - ({0.0} if not rate else set())
+            assert abs(values.mean() - 1) < 0.1
+    assert build("none", **{**sizes, "drop_path_rate": 0.0}).sample(4, 0) == (None, None)
+
+
+def test_a_random_ranking_keeps_other_tokens_for_each_image_and_seed_at_the_same_shapes(mode):
+    sizes = {"image_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 4, "num_heads": 2}
+    net = build("2,3(50%,50%,random)+4", **sizes)
+    ranked = build("2,3(50%,50%)+4", **sizes)
+    images = Tensor(np.random.RandomState(0).standard_normal((40, 3, 16, 16)), ms.float32)
+    assert dataclasses.replace(net.plan.schedule, ranking="cls") == ranked.plan.schedule
+    assert (net.plan.macs, net.plan.tokens_out) == (ranked.plan.macs, ranked.plan.tokens_out)
+    first, again, other = trace(net, images, 1), trace(net, images, 1), trace(net, images, 2)
+    assert (first.kept[2] == again.kept[2]).all()
+    assert (first.logits == again.logits).all()
+    assert len({tuple(places) for places in first.kept[2]}) > 30
+    assert (first.kept[2] != other.kept[2]).any(axis=1).sum() > 30
+    counts = np.bincount(first.kept[3].ravel(), minlength=16)  # every place has its chance: 10 of 40 expected
+    assert counts.min() > 0
+    assert all(set(late) <= set(early) for early, late in zip(first.kept[2], first.kept[3]))
+    with pytest.raises((ValueError, RuntimeError), match=r"SkipViT\.sample"):
+        net(images)
+
+
+def test_random_ranking_and_stochastic_depth_are_inputs_of_their_own():
+    sizes = {"image_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 3, "num_heads": 2, "drop_path_rate": 0.5}
+    net = build("1,2(50%,50%,random)+3", **sizes)
+    evaluating, training = net.sample(5, 0), net.set_train().sample(5, 0)
+    assert [scores.shape for scores in evaluating.random_scores] == [(5, 17), (5, 9)]
+    assert evaluating.drop_path_scale is None
+    assert training.drop_path_scale.shape == (5, 3, 2)
+    images = Tensor(np.random.RandomState(0).standard_normal((5, 3, 16, 16)), ms.float32)
+    assert np.isfinite(net(images, *training).asnumpy()).all()
+
+
+def test_a_trace_tells_attention_by_original_place():
+    sizes = {"image_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 4, "num_heads": 2}
+    images = Tensor(np.random.RandomState(0).standard_normal((3, 3, 16, 16)), ms.float32)
+    net = build("2(50%)+4", **sizes)
+    traced = trace(net, images)
+    assert np.allclose(traced.logits, net(images).asnumpy(), atol=1e-6)
+    present = [~np.isnan(attention) for attention in traced.attention]
+    assert [int(there.sum(axis=1)[0]) for there in present] == [16, 16, 8, 16]
+    assert (np.argwhere(present[2])[:, 1].reshape(3, 8) == traced.kept[2]).all()
+    kept_least = np.take_along_axis(traced.attention[1], traced.kept[2], axis=1).min(axis=1)
+    dropped_most = np.where(present[2], -1, traced.attention[1]).max(axis=1)
+    assert (kept_least >= dropped_most).all()
+    fused = trace(build("2,3(50%,50%)+fused", **sizes), images)
+    patches = [(~np.isnan(attention)).sum(axis=1) for attention in fused.attention]
+    assert [set(count) for count in patches[:3]] == [{16}, {16}, {8}]
+    assert (patches[3] == (fused.kept[3] < 16).sum(axis=1)).all()

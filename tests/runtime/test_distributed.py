@@ -1,0 +1,188 @@
+"""Data parallel: two processes of msrun against one, what they share, and the death of one."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.data import datasets, loaders
+from src.errors import UserError
+from src.runtime import device
+from src.runtime.distributed import ProcessGroup
+from tests.helpers.commands import ROOT
+from tests.helpers.configs import load
+
+MODEL = """
+model: {name: skipvit_ti_16_224, tokens: 2(50%)+4, image_size: 16, patch_size: 4, embed_dim: 32, depth: 4, num_heads: 2,
+        num_classes: 7}
+optimizer: {name: momentum, weight_decay: 0.05}
+"""
+PLAIN = "workers: 1, hflip: 0.0, scale: [1.0, 1.0], ratio: [1.0, 1.0], crop_pct: 1.0"
+
+
+def command(*arguments, processes=1, logs=None):
+    """A command line that runs a module or file of the project, under msrun if there are several processes."""
+    if processes == 1:
+        return [sys.executable, *arguments]
+    msrun = [str(Path(sys.executable).with_name("msrun")), f"--worker_num={processes}"]
+    msrun += [f"--local_worker_num={processes}", "--join=True", f"--log_dir={logs}", f"--master_port={free_port()}"]
+    return [*msrun, *arguments]
+
+
+def free_port():
+    """Other tests run beside this one, and may use msrun's own."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def environment():
+    """msrun starts the `python` of PATH."""
+    paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return {**os.environ, "PATH": paths, "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture(scope="session")
+def colours(tmp_path_factory):
+    """320 images to train on, and 1,001 to validate on, of 7 classes: sizes that two processes do not share evenly."""
+    from PIL import Image
+
+    root = tmp_path_factory.mktemp("colours")
+    random = np.random.RandomState(0)
+    for split, count in (("train", 320), ("val", 1001)):
+        for number in range(count):
+            label = number % 7
+            pixels = random.randint(0, 120, (16, 16, 3)).astype(np.uint8) + np.uint8(15) * np.uint8(label)
+            folder = root / split / str(label)
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def one_and_two(colours, tmp_path_factory):
+    """What tests/ranks.py wrote as one process, and as two."""
+    folder = tmp_path_factory.mktemp("ranks")
+    file = folder / "config.yaml"
+    file.write_text(f"{MODEL}data: {{root: {colours}, {PLAIN}}}")
+    results = []
+    for processes in (1, 2):
+        out = folder / f"{processes}.npz"
+        arguments = ["-m", "tests.helpers.ranks", str(file), str(out)]
+        if processes > 1:
+            arguments = [str(ROOT / "tests" / "helpers" / "ranks.py"), str(file), str(out), "--msrun"]
+        run = command(*arguments, processes=processes, logs=folder / "logs")
+        done = subprocess.run(run, cwd=folder, env=environment(), capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        results.append(np.load(out))
+    return results
+
+
+def test_two_processes_train_as_one(one_and_two):
+    one, two = one_and_two
+    assert (one["ranks"], two["ranks"]) == (1, 2)
+    assert len(one["losses"]) == len(two["losses"]) == 20
+    assert one["losses"][-1] < one["losses"][0]
+    np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-5)
+    assert np.abs(two["weights"] - one["weights"]).max() < 1e-5
+
+
+def test_two_processes_evaluate_as_one(one_and_two):
+    one, two = one_and_two
+    assert one["counts"][2] == 1001
+    assert 0 < one["counts"][0] < 1001
+    assert (one["counts"] == two["counts"]).all()
+
+
+def test_processes_share_images_without_overlap_or_loss(colours, tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text(f"{MODEL}data: {{root: {colours}, {PLAIN}, batch_size: 5}}")
+    config = load(file)
+    source = datasets.open_dataset(config.data)
+
+    def labels_and_sums(loader):
+        rows = []
+        for images, labels in loader.create_tuple_iterator(num_epochs=1, output_numpy=True):
+            rows.append([(int(label), float(image.sum(dtype=np.float64))) for image, label in zip(images, labels)])
+        return rows
+
+    group = [ProcessGroup(rank, 3) for rank in range(3)]
+    parts = [labels_and_sums(loaders.val_loader(source, config, one)) for one in group]
+    counts = [sum(map(len, part)) for part in parts]
+    assert counts == [334, 334, 333]
+    whole = chain.from_iterable(labels_and_sums(loaders.val_loader(source, config)))
+    assert sorted(chain.from_iterable(chain.from_iterable(parts))) == sorted(whole)
+    parts = [labels_and_sums(loaders.train_loader(source, config, 7, 1, one)) for one in group]
+    assert [len(part) for part in parts] == 3 * [320 // 15]
+    together = load(file, ["data.batch_size=15"])
+    whole = labels_and_sums(loaders.train_loader(source, together, 7, 1))
+    assert [list(chain.from_iterable(rows)) for rows in zip(*parts)] == whole  # step by step
+    assert len({row for rows in whole for row in rows}) == 315
+
+
+def test_more_processes_than_images_are_refused(colours, tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text(f"{MODEL}data: {{root: {colours}, batch_size: 200}}")
+    with pytest.raises(UserError, match=r"batch_size 200 for each of 2 processes exceeds the 320 training images"):
+        datasets.open_dataset(load(file).data, group=ProcessGroup(0, 2))
+
+
+def test_distribute_without_msrun_is_refused():
+    with pytest.raises(UserError, match="--distribute needs MindSpore's launcher; start with: msrun"):
+        device.set_up("CPU", fused_kernels="off", distribute=True)
+
+
+def worker(rank, folder):
+    """The process id of a rank, among those that train in a folder."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            variables = (process / "environ").read_bytes().decode().split("\0")
+            trains = b"train.py" in (process / "cmdline").read_bytes() and (process / "cwd").resolve() == folder
+        except OSError:
+            continue
+        if trains and "MS_ROLE=MS_WORKER" in variables and f"RANK_ID={rank}" in variables:
+            return int(process.name)
+    raise AssertionError(f"no process of rank {rank}")
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_ends_the_job_and_the_run_goes_on(colours, tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text(
+        f"{MODEL}data: {{root: {colours}, {PLAIN}, batch_size: 8}}\n"
+        f"train: {{epochs: 500}}\nrun: {{dir: {tmp_path / 'run'}}}\nruntime: {{fused_kernels: off}}"
+    )
+    rows = tmp_path / "run" / "metrics.csv"
+
+    def start(*arguments):
+        run = command(str(ROOT / "train.py"), "--distribute", *arguments, processes=2, logs=tmp_path / "logs")
+        return subprocess.Popen(
+            run, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    job = start("--config", str(file))
+    patience = time.monotonic() + 120
+    while not (rows.exists() and len(rows.read_text().splitlines()) > 2):
+        assert time.monotonic() < patience
+        assert job.poll() is None, job.stdout.read()[-3000:]
+        time.sleep(0.2)
+    os.kill(worker(1, tmp_path), signal.SIGKILL)
+    said, _ = job.communicate(timeout=90)
+    assert job.returncode != 0
+    assert "exit with exception" in said
+    done = len(rows.read_text().splitlines()) - 1
+    assert 2 <= done < 500
+    job = start("--resume", str(tmp_path / "run"), f"train.epochs={done + 1}")
+    said, _ = job.communicate(timeout=180)
+    assert job.returncode == 0, said[-3000:]
+    log = (tmp_path / "run" / "train.log").read_text()
+    assert f"resuming after epoch {done}" in log or f"resuming after epoch {done - 1}" in log
+    assert log.count("2 processes of batch 8, together 16") == 2
+    assert len(rows.read_text().splitlines()) - 1 == done + 1

@@ -1,0 +1,151 @@
+"""The notation, and the numbers of the papers' tables."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from src.config import ModelConfig
+from src.errors import UserError
+from src.schedules import Geometry, Schedule, parse, resolve
+
+VIT_S = Geometry.from_config(ModelConfig(num_classes=1000))
+
+# SkipViT's Table 1: GMACs, ideal gain in percent, tokens leaving blocks 1 to 12
+TABLE1 = {
+    "none": (4.599, 0.0, [197] * 12),
+    "6(45%)+fused": (3.450, 33.3, [197] * 5 + [110] * 7),
+    "4,7(30%,30%)+10": (3.734, 23.2, [197] * 3 + [139] * 3 + [98] * 3 + [197] * 3),
+    "4,7(30%,30%)+11": (3.536, 30.0, [197] * 3 + [139] * 3 + [98] * 4 + [197] * 2),
+    "6,8(35%,35%)+10": (3.970, 15.9, [197] * 5 + [129] * 2 + [85] * 2 + [197] * 3),
+    "6,8(35%,35%)+11": (3.747, 22.7, [197] * 5 + [129] * 2 + [85] * 3 + [197] * 2),
+    "6(45%)+11": (3.789, 21.4, [197] * 5 + [109] * 5 + [197] * 2),
+    "6(50%)+11": (3.701, 24.3, [197] * 5 + [99] * 5 + [197] * 2),
+    "6(55%)+11": (3.621, 27.0, [197] * 5 + [90] * 5 + [197] * 2),
+}
+
+
+@pytest.mark.parametrize("spec", TABLE1)
+def test_table_1_to_the_printed_digits(spec):
+    gmacs, gain, tokens = TABLE1[spec]
+    plan = resolve(parse(spec), VIT_S)
+    assert f"{plan.macs / 1e9:.3f}" == f"{gmacs:.3f}"
+    assert f"{100 * plan.ideal_gain:.1f}" == f"{gain:.1f}"
+    assert list(plan.tokens_out) == tokens
+
+
+@pytest.mark.parametrize(
+    ("dropped", "fused", "gone"),
+    [(10, 4.02, 3.99), (20, 3.48, 3.44), (30, 3.03, 3.00), (40, 2.64, 2.61), (50, 2.31, 2.28)],
+)  # fmt: skip
+def test_macs_of_evit(dropped, fused, gone):
+    spec = f"4,7,10({dropped}%,{dropped}%,{dropped}%)"
+    assert f"{resolve(parse(spec + '+fused'), VIT_S).macs / 1e9:.2f}" == f"{fused:.2f}"
+    assert f"{resolve(parse(spec), VIT_S).macs / 1e9:.2f}" == f"{gone:.2f}"
+
+
+@st.composite
+def specs(draw):
+    blocks = sorted(draw(st.sets(st.integers(1, 30), min_size=1, max_size=5)))
+    ratios = [draw(st.decimals(0, 99, places=draw(st.integers(0, 9)))) for _ in blocks]
+    end = draw(st.sampled_from(["", "+fused", f"+{blocks[-1] + draw(st.integers(1, 5))}"]))
+    return f"{','.join(map(str, blocks))}({','.join(f'{r:f}%' for r in ratios)}){end}"
+
+
+@given(specs())
+def test_round_trip(spec):
+    schedule = parse(spec)
+    assert parse(str(schedule)) == schedule
+    assert str(parse(str(schedule))) == str(schedule)
+
+
+@pytest.mark.parametrize(
+    "spec", [*TABLE1, "4,7,10(30%,30%,30%)+fused", "6(55%)", "6(12.5%)+9", "6(55%,random)+11", "4,7(30%,30%,random)+10"]
+)
+def test_canonical_specs_print_as_written(spec):
+    assert str(parse(spec)) == spec
+
+
+def test_keeping_is_exact_arithmetic():
+    # in floating point (1 - 0.3) * 10 is 7.000000000000001 in some orders, and its ceiling 8
+    for ratio in range(100):
+        for patches in (10, 100, 196, 4095):
+            geometry = Geometry(
+                (1, patches), patch_size=4, embed_dim=8, depth=2, num_heads=2, mlp_dim=32, num_classes=10
+            )
+            kept = resolve(parse(f"1({ratio}%)"), geometry).tokens_out[0] - 1
+            assert kept == -(-(100 - ratio) * patches // 100)
+
+
+def test_a_drop_of_nothing_is_no_drop():
+    for spec in ("6(0%)+11", "6(0%)+fused", "6(0%)"):
+        plan, dense = resolve(parse(spec), VIT_S), resolve(Schedule(), VIT_S)
+        assert (plan.kept, plan.rejoins, plan.tokens_out, plan.macs) == (
+            dense.kept, dense.rejoins, dense.tokens_out, dense.macs)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ("", "notation"),
+        ("dense", "notation"),
+        ("6(55%)+", "notation"),
+        ("6(55%)+11+fused", "notation"),
+        ("6 (55%) + 11)", "notation"),
+        ("6(55)+11", "percentage"),
+        ("6(-5%)+11", "percentage"),
+        ("6(100%)+11", "percentage"),
+        ("6()", "percentage"),
+        ("4,7(30%)+10", "2 blocks and 1 ratios"),
+        ("7,4(30%,30%)+10", "increase"),
+        ("4,4(30%,30%)+10", "increase"),
+        ("0(30%)", "start at 1"),
+        ("6(55%)+6", "after the last drop"),
+        ("4,7(30%,30%)+7", "after the last drop"),
+        ("6(55%)+13", "out of range"),
+        ("13(55%)", "out of range"),
+        (6, "notation"),
+    ],
+)
+def test_nonsense_is_refused_and_shown(spec, why):
+    with pytest.raises(UserError, match=why) as refused:
+        resolve(parse(spec), VIT_S)
+    assert str(spec) in str(refused.value)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.one_of(st.text(max_size=40), st.text("0123456789,()%+. fusednone", max_size=24)))
+def test_any_text_is_read_or_refused(text):
+    try:
+        assert isinstance(parse(text), Schedule)
+    except UserError as refused:
+        assert "tokens spec" in str(refused)
+
+
+@pytest.mark.parametrize(
+    ("spec", "align", "tokens"),
+    [
+        ("none", 16, [197] * 12),
+        ("6(0%)+11", 16, [197] * 12),
+        ("6(55%)+11", 1, [197] * 5 + [90] * 5 + [197] * 2),
+        ("6(55%)+11", 16, [197] * 5 + [96] * 5 + [197] * 2),
+        ("6(45%)+fused", 16, [197] * 5 + [112] * 7),
+        ("4,7(30%,30%)+10", 16, [197] * 3 + [144] * 3 + [112] * 3 + [197] * 3),
+        ("6(1%)+11", 16, [197] * 12),  # 208 tokens would be more than there are
+    ],
+)
+def test_aligned_tokens(spec, align, tokens):
+    plan = resolve(parse(spec), replace(VIT_S, align_tokens=align))
+    assert list(plan.tokens_out) == tokens
+    macs = 196 * 768 * 384 + 384 * 1000
+    macs += sum(4 * t * 384**2 + 2 * t * t * 384 for t in plan.tokens_in) + sum(2 * t * 384 * 1536 for t in tokens)
+    assert plan.macs == macs
+
+
+@given(st.integers(1, 99), st.integers(1, 64), st.booleans())
+def test_alignment_keeps_more_but_not_much(percent, align, fused):
+    spec = f"6({percent}%)" + ("+fused" if fused else "+11")
+    plain = resolve(parse(spec), VIT_S).tokens_out[5]
+    aligned = resolve(parse(spec), replace(VIT_S, align_tokens=align)).tokens_out[5]
+    assert aligned == 197 or (aligned % align == 0 and plain <= aligned < plain + align)

@@ -1,0 +1,64 @@
+"""Checkpoints from strangers: damaged or hostile files are refused in one line, soon, and nothing is changed."""
+
+import json
+import struct
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor
+from safetensors.numpy import save_file
+
+from src.errors import UserError
+from src.weights.files import read_arrays
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    arrays = {f"layer{i}.weight": np.random.RandomState(i).rand(20, 30).astype(np.float32) for i in range(4)}
+    data = [{"name": name, "data": Tensor(array)} for name, array in arrays.items()]
+    ms.save_checkpoint(data, str(folder / "a.ckpt"), crc_check=True)
+    save_file(arrays, folder / "a.safetensors")
+    return (folder / "a.ckpt").read_bytes(), (folder / "a.safetensors").read_bytes()
+
+
+def refused(path, content):
+    path.unlink(missing_ok=True)
+    path.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        read_arrays(path)
+    text = str(error.value)
+    assert str(path) in text
+    assert len(text.splitlines()) == 1
+    assert len(text) < 500
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_a_flipped_bit_is_found(whole, tmp_path, seed):
+    content = bytearray(whole[0])
+    random = np.random.RandomState(seed)
+    content[random.randint(len(content))] ^= 1 << random.randint(8)
+    refused(tmp_path / "a.ckpt", bytes(content))
+
+
+@pytest.mark.parametrize("part", [0.0, 0.001, 0.3, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("kind", [0, 1])
+def test_a_truncated_file_is_found(whole, tmp_path, kind, part):
+    refused(tmp_path / ("a.ckpt", "a.safetensors")[kind], whole[kind][: int(part * len(whole[kind]))])
+
+
+def test_strangers_are_refused(whole, tmp_path):
+    noise = np.random.RandomState(0).bytes(100_000)
+    header = json.dumps({"x": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}).encode()
+    for content in (
+        noise,
+        b"\x80\x04\x95" + noise,  # a pickle's first bytes
+        b"PK\x03\x04" + noise,
+        struct.pack("<Q", 2**60) + b"{}",  # a header of an exabyte
+        struct.pack("<Q", len(header)) + header,  # a tensor of four terabytes
+        whole[0],  # another format's file
+    ):
+        refused(tmp_path / "a.safetensors", content)
+    for content in (noise, b"\x0a\xff\xff\xff\xff\x7f" + noise, b"PK\x03\x04" + noise, whole[1]):
+        refused(tmp_path / "a.ckpt", content)
