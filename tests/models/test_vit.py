@@ -11,6 +11,7 @@ from mindspore import Tensor
 from src.config import ModelConfig
 from src.errors import UserError
 from src.models import SkipViT, build, from_config, trace, trace_tokens
+from src.schedules import Geometry
 from src.training.loss import Loss
 from tests.schedules.test_notation import TABLE1
 
@@ -35,6 +36,13 @@ def test_every_registered_variant_is_pinned():
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_parameter_counts(name):
     assert sum(p.size for p in mindcv.create_model(name).get_parameters()) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_the_geometry_counts_parameters_without_a_network(name):
+    assert Geometry.from_config(ModelConfig(name=name)).parameters == PARAMETERS[name]
+    net = small("6(45%)+fused", image_size=(16, 24), mlp_ratio=2.5)
+    assert net.geometry.parameters == sum(p.size for p in net.get_parameters())
 
 
 def test_no_schedule_adds_a_parameter():

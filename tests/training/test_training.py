@@ -18,6 +18,7 @@ from src.errors import Interrupted, RunError, UserError
 from src.models import from_config
 from src.progress import Progress
 from src.runs import RunFolder
+from src.runtime.distributed import ProcessGroup
 from src.runtime.signals import STOP
 from src.schedules import Phase, plan_phases
 from src.training.ema import Ema
@@ -164,6 +165,21 @@ def test_a_run_that_is_stopped_and_resumed_ends_as_one_that_is_not(tmp_path, pho
     last.unlink()
     last.write_bytes(damaged)
     check_same(run(config, tmp_path, "stopped", resume=True), whole)
+
+
+def test_another_process_than_the_first_writes_nothing_and_says_that_it_stopped(tmp_path, photos):
+    config = make_config(tmp_path, f"data.root={photos}", "data.batch_size=3", "train.warmup_dense_epochs=0")
+    second = ProcessGroup(rank=1, size=1)
+
+    def build():
+        return from_config(config.model)
+
+    trainer = Trainer(config, open_dataset(config.data), build, None, second, should_stop=lambda: signal.SIGTERM)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(Interrupted) as stopped:
+        trainer.train(resume=False)
+    assert (stopped.value.code, str(stopped.value)) == (143, "SIGTERM: stopped")
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_without_any_whole_checkpoint_a_resume_is_refused(tmp_path, photos):

@@ -1,0 +1,33 @@
+"""The house: which files stand where, how long they are, and that it is not installed by mistake."""
+
+import ast
+import subprocess
+import sys
+
+from tests.helpers.commands import ROOT
+
+
+def test_src_holds_rooms_and_the_ground_floor():
+    loose = {path.name for path in (ROOT / "src").glob("*.py")}
+    assert loose == {"__init__.py", "commands.py", "cli.py", "errors.py", "files.py", "markdown.py", "progress.py"}
+
+
+def test_functions_fit_a_screen():
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 50, f"{path}: {node.name}"
+
+
+def test_commands_are_thin():
+    for path in [*(ROOT / "src/tools").glob("*.py"), *(ROOT / name for name in ("train.py", "eval.py", "export.py"))]:
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 80, path.name
+
+
+def test_installing_it_is_refused_with_a_line():
+    command = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-build-isolation", str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode != 0
+    assert "is not a package; use: pip install -r requirements.txt" in done.stdout + done.stderr
+    assert not list(ROOT.glob("*.egg-info"))
+    assert not (ROOT / "build").exists()
