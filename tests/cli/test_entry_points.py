@@ -191,7 +191,13 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path, photos, number):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    "moment",
+    [
+        moment if moment in ("import", "step", "saving") else pytest.param(moment, marks=pytest.mark.slow)
+        for moment in MOMENTS
+    ],
+)
 def test_a_signal_at_any_moment(tmp_path, photos, moment, number):
     options = [f"data.root={photos}", "data.batch_size=6", "train.epochs=3", "run.dir=run"]
     done = run_module("tests.helpers.signals", moment, int(number), *QUICK, *SMALL, *options, cwd=tmp_path)
@@ -232,7 +238,11 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "said"), [(signal.SIGINT, 0, ""), (signal.SIGTERM, 143, "error: stopped by SIGTERM\n")]
+    ("number", "code", "said"),
+    [
+        (signal.SIGINT, 0, ""),
+        pytest.param(signal.SIGTERM, 143, "error: stopped by SIGTERM\n", marks=pytest.mark.slow),
+    ],
 )
 def test_in_the_background_ctrl_c_is_for_others(tmp_path, photos, number, code, said):
     options = [f"data.root={photos}", "data.batch_size=6", "train.epochs=1", "run.dir=run"]

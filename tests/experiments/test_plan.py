@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 from src.config import ModelConfig
 from src.experiments import candidates
 from src.experiments.results import TrainingResult, Variant, summarise
@@ -45,6 +47,7 @@ def test_who_reads_only_the_first_lines_sees_no_traceback():
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
 
 
+@pytest.mark.slow
 def test_the_command_with_measuring(tmp_path):
     small = ["model.embed_dim=16", "model.num_heads=2", "model.depth=3", "model.image_size=16", "model.patch_size=4",
              "data.batch_size=4", "train.amp_level=O0", "runtime.fused_kernels=off"]  # fmt: skip

@@ -50,7 +50,7 @@ def test_logits_and_kept_places(mode, case, spec, act):
         assert (places == kept[block]).all()
 
 
-@pytest.mark.parametrize("spec", SPECS[2:5:2])
+@pytest.mark.parametrize("spec", [pytest.param(SPECS[2], marks=pytest.mark.slow), SPECS[4]])
 def test_gradients_along_random_directions(case, spec):
     """Each parameter's gradient, against a central difference of the float64 reference."""
     weights, path, images = case
@@ -132,11 +132,12 @@ needs_shared = pytest.mark.skipif(not PARITY.is_dir(), reason="no stored cases h
 
 
 @needs_shared
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", [*(pytest.param(number, marks=pytest.mark.slow) for number in range(3)), 3])
 def test_stored_cases(mode, number):
     check_stored_case(number)
 
 
+@pytest.mark.slow
 @needs_shared
 @pytest.mark.parametrize("number", [3])
 def test_stored_cases_with_fused_kernels(fused, number):

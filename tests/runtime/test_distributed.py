@@ -85,6 +85,7 @@ def one_and_two(colours, tmp_path_factory):
     return results
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(one_and_two):
     one, two = one_and_two
     assert (one["ranks"], two["ranks"]) == (1, 2)
@@ -94,6 +95,7 @@ def test_two_processes_train_as_one(one_and_two):
     assert np.abs(two["weights"] - one["weights"]).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_two_processes_evaluate_as_one(one_and_two):
     one, two = one_and_two
     assert one["counts"][2] == 1001

@@ -231,7 +231,7 @@ def browser():
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("number", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_browser_shows_it(browser, one, two, number, width, scheme):
     file = one[0].report if number == 1 else two
     page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)

@@ -109,6 +109,7 @@ def test_a_board_changes_nothing_and_a_resume_doubles_nothing(tmp_path, config, 
     assert {step: losses[step] for step in expected} == expected
 
 
+@pytest.mark.slow
 def test_a_board_that_is_switched_on_late_has_the_epochs_before(tmp_path, config):
     config = replace(config, train=replace(config.train, epochs=2, eval_every=2))
     folder = run(config, tmp_path)
@@ -141,6 +142,7 @@ def test_by_default_there_is_neither_board_nor_report(tmp_path):
     assert (train.tensorboard, train.report) == (False, False)
 
 
+@pytest.mark.slow
 def test_train_and_resume_by_command(tmp_path, photos):
     """A run with neither; then gone on with both, though its epochs are done but one."""
 
