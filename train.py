@@ -17,6 +17,8 @@ def main(argv: Sequence[str]) -> None:
     args = parser.parse(argv)
     if bool(args.config) == bool(args.resume):
         parser.error("give either --config FILE or --resume RUN_FOLDER")
+    if args.print and not args.config:
+        parser.error("--print goes with --config FILE; a run folder has its whole configuration in config.yaml")
     from pathlib import Path
 
     from src import commands

@@ -61,6 +61,7 @@ WITHOUT_CONFIG = [
     ("train", ["--resume", "nowhere"], "run folder nowhere holds no config.yaml; name the folder that train.py"),
     ("train", ["--resume", "run", "data.batch_size=4"], "override 'data.batch_size=4': a resumed run may only change"),
     ("train", ["--resume", "run", "train.epochs=1"], "train.epochs 1: the run run has done 2 epochs already"),
+    ("train", ["--resume", "run", "--print"], "--print goes with --config FILE; a run folder has its whole"),
     ("train", ["--config", "nowhere.yaml"], "config nowhere.yaml cannot be read: No such file or directory"),
     ("train", [*QUICK, "run.dir=run"], "run.dir run holds a run already; resume it with --resume run"),
     ("src.tools.plan", ["--target-speedup", "1"], "must be above 1, --max-drop"),
