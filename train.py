@@ -29,6 +29,7 @@ def main(argv: Sequence[str]) -> None:
         return
     resolved = resolve(args.config, args.overrides)
     if args.print:
+        commands.check(resolved.config)
         print(dump(resolved.config, resolved.origins), end="")
     else:
         commands.train(resolved.config, Path(args.config).stem, args.distribute)

@@ -112,12 +112,21 @@ def evaluate(config: Config, checkpoint: Path, distribute: bool) -> Optional[dic
     }
 
 
+def check(config: Config) -> None:
+    """Refuse what needs neither data nor MindSpore to be refused.
+
+    Raises:
+        UserError: The device is unknown, sizes do not fit together, or the schedule does not fit the model.
+    """
+    device.check_settings(config.runtime.device_target, config.runtime.sink)
+    resolve(parse(config.model.tokens), Geometry.from_config(config.model))
+
+
 def _check(config: Config, distribute: bool, splits: Sequence[str] = ("train", "val")) -> Dataset:
     """Refuse what needs neither tensor nor image to be refused, and open the data."""
-    device.check_settings(config.runtime.device_target, config.runtime.sink)
+    check(config)
     if distribute:
         check_launched()
-    resolve(parse(config.model.tokens), Geometry.from_config(config.model))
     dataset = open_dataset(config.data, splits)
     dataset.check_fits(config.model.num_classes or len(dataset.classes))
     return dataset

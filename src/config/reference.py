@@ -15,7 +15,8 @@ INTRODUCTION = """# Configuration
 Generated from the fields by `python -m src.tools.configuration`; a test holds it to them. Any key is overridden as
 `section.key=value` on the command line. A file says only what differs: from the defaults below, or from the file that
 its `base:` names (one level, relative to the file). `python train.py --config FILE --print` shows every key's value
-and where it comes from; the run folder keeps them all in `config.yaml`.
+and where it comes from; the run folder keeps them all in `config.yaml`. A key without a role decides what is computed,
+and a resumed run keeps it.
 """
 
 

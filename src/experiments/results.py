@@ -166,7 +166,7 @@ def read_results(path: Path) -> list[TrainingResult]:
             lines = [{name: line[name] for name in names} for line in csv.DictReader(file)]
         return TypeAdapter(list[TrainingResult]).validate_python(lines)
     except OSError as error:
-        raise UserError(f"results {path} cannot be read: {error.strerror}") from error
+        raise UserError(f"--results {path} cannot be read: {error.strerror}; name a results.csv") from error
     except (KeyError, ValueError, TypeError) as error:
         raise UserError(f"results {path} are not a results.csv of src.tools.table1: {short_message(error)}") from error
 

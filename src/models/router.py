@@ -26,15 +26,15 @@ class TokenRouter(nn.Cell):
         self.rejoins = plan.rejoins
         self.fused = plan.schedule.fused
         self.ranks_at_random = plan.schedule.ranking == "random"
-        self.stages = tuple(sum(keep > 0 for keep in plan.kept[:block]) for block in range(len(plan.kept)))
-        self.splits = nn.CellList([Split(keep) for keep in plan.kept])
-        self.joins = nn.CellList([Rejoin(keep) for keep in plan.kept])
+        self.drop_index = tuple(sum(keep > 0 for keep in plan.kept[:block]) for block in range(len(plan.kept)))
+        self.split_cells = nn.CellList([Split(keep) for keep in plan.kept])
+        self.rejoin_cells = nn.CellList([Rejoin(keep) for keep in plan.kept])
 
     def rejoin(self, block: int, x: Tensor, skipped: tuple) -> tuple[Tensor, tuple]:
         """Put the skipped tokens back at their original indices where the plan says so, the last drop's first."""
         if self.rejoins[block]:
             for i, dropped, ids_shuffle, ids_restore in skipped:
-                x = self.joins[i](x, dropped, ids_shuffle, ids_restore)
+                x = self.rejoin_cells[i](x, dropped, ids_shuffle, ids_restore)
             skipped = ()
         return x, skipped
 
@@ -58,10 +58,10 @@ class TokenRouter(nn.Cell):
         if self.ranks_at_random:
             if random_scores is None:
                 raise ValueError("a random ranking needs the scores of SkipViT.sample as an input")
-            ranked = random_scores[self.stages[block]]
+            ranked = random_scores[self.drop_index[block]]
         ids_shuffle, ids_restore = rank(ranked, self.kept[block])
-        kept, dropped = self.splits[block](x, ids_shuffle, ids_restore)
+        kept, dropped = self.split_cells[block](x, ids_shuffle, ids_restore)
         if self.fused:
-            _, dropped_scores = self.splits[block](ops.expand_dims(scores, -1), ids_shuffle, ids_restore)
+            _, dropped_scores = self.split_cells[block](ops.expand_dims(scores, -1), ids_shuffle, ids_restore)
             return fuse(kept, dropped, dropped_scores), skipped, (ids_shuffle,)
         return kept, ((block, dropped, ids_shuffle, ids_restore),) + skipped, (ids_shuffle,)

@@ -14,10 +14,12 @@ from typing import Optional
 from src.errors import UserError
 
 EXAMPLES = "none, 6(55%)+11, 4,7(30%,30%)+10, 6(45%)+fused, 6(55%), 6(55%,random)+11"
-RANKINGS = ("cls", "random")
+RANKINGS = ("cls", "random")  # the first is what no word means, and is not printed
 
 _SPEC = re.compile(
-    r"(?P<blocks>[0-9]{1,4}(?:,[0-9]{1,4})*)\((?P<ratios>[^()]*?)(?:,(?P<ranking>random))?\)(?:\+(?P<end>fused|[0-9]{1,4}))?"
+    r"(?P<blocks>[0-9]{1,4}(?:,[0-9]{1,4})*)"
+    rf"\((?P<ratios>[^()]*?)(?:,(?P<ranking>{'|'.join(RANKINGS)}))?\)"
+    r"(?:\+(?P<end>fused|[0-9]{1,4}))?"
 )
 _RATIO = re.compile(r"(?P<percent>[0-9]{1,3}(?:\.[0-9]{1,9})?)%")
 
@@ -90,5 +92,5 @@ def _parse_ratio(spec: str, text: str) -> Fraction:
     match = _RATIO.fullmatch(text)
     ratio = Fraction(match["percent"]) / 100 if match else None
     if ratio is None or not 0 <= ratio < 1:
-        raise refusal(spec, f"ratio {text!r} must be a percentage from 0% to below 100%")
+        raise refusal(spec, f"ratio {text!r} must be a percentage from 0% to below 100%, such as 55%")
     return ratio

@@ -39,8 +39,8 @@ def find(
     found = {str(plan.schedule): plan for plan in plans if plan is not None}
     if not found:
         raise UserError(
-            f"no schedule with drops of up to {max_drop:g}% is {1 + gain:g} times as fast; lower --target-speedup, or"
-            " raise --max-drop"
+            f"no schedule with drops of up to {max_drop:g}% is {1 + gain:g} times as fast; lower --target-speedup or"
+            " --align, or raise --max-drop"
         )
     return list(found.values())
 

@@ -26,10 +26,14 @@ def main(argv: Sequence[str]) -> None:
     from src.schedules import Geometry
     from src.schedules.search import find
 
-    if args.target_speedup <= 1 or args.max_drop >= 100:
+    if args.target_speedup <= 1:
         raise UserError(
-            f"--target-speedup {args.target_speedup:g} must be above 1, --max-drop {args.max_drop:g} below 100 percent"
+            f"--target-speedup {args.target_speedup:g}: name a number above 1, the speed of the dense model"
         )
+    if args.max_drop >= 100:
+        raise UserError(f"--max-drop {args.max_drop:g}: name a percentage below 100, or no token would be kept")
+    if "model.tokens" in args.overrides:
+        raise UserError("override 'model.tokens': the planner searches for schedules; leave it out")
     aligned = {} if args.align is None else {"model.align_tokens": args.align}
     overrides = {**args.overrides, "model.tokens": "none", **aligned}
     config = load(args.config or ROOT / "configs" / "skipvit_s.yaml", overrides)

@@ -79,7 +79,7 @@ class TensorBoardCallback(Callback):
             self.tracer = TokenTracer(network)  # of a new phase
         title, data = f"epoch {epoch}, {tokens}", self.data
         sheet = token_sheet(self.tracer, self.images, data.mean, data.std, title, self.classes, self.labels.tolist())
-        self.epochs.write(epoch, summary.image("tokens", np.asarray(sheet.convert("RGB")), dataformats="HWC"))
+        self.epochs.write(epoch, summary.image("tokens", np.asarray(sheet), dataformats="HWC"))
 
 
 class _Events:

@@ -154,8 +154,8 @@ def last_drop(images: np.ndarray, column: Column) -> list[Stage]:
 def predictions(column: Column, truths: Sequence[Optional[str]]) -> list[tuple[str, Optional[bool]]]:
     """Return for each image the predicted class with its probability, and whether it is true, if that is known."""
     logits = column.trace.logits.astype(np.float64)
-    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities = odds / odds.sum(axis=1, keepdims=True)
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
     said = []
     for best, probability, truth in zip(probabilities.argmax(axis=1), probabilities.max(axis=1), truths):
         name = class_name(column.classes, best)

@@ -58,10 +58,3 @@ def test_the_command_with_measuring(tmp_path):
     assert done.stdout.startswith("model.num_classes is null, for the data decides it: counted with 1000\n")
     assert "measured gain" in done.stdout
     assert re.search(r" \| [+-][\d.]+% \([+-][\d.]+ to [+-][\d.]+\) \| ", done.stdout)
-    for option in (["--target-speedup", "1"], ["--target-speedup", "1.2", "--max-drop", "100"]):
-        refused = run_here("src.tools.plan", *option, cwd=tmp_path)
-        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
-        assert "must be above 1, --max-drop" in refused.stderr
-    refused = run_here("src.tools.plan", "--target-speedup", "9", cwd=tmp_path)
-    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
-    assert refused.stderr.startswith("error: no schedule with drops of up to 60% is 9 times as fast")
