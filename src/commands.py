@@ -70,8 +70,6 @@ def resume(folder: str, overrides: Overrides, distribute: bool) -> None:
     dataset = _check(config, distribute)
     run.check_classes(dataset.classes)
     config, dataset, bad_images, group = _prepare(config, dataset, distribute)
-    if group.is_main:
-        write_text(run.config, dump(config))
     _train(config, dataset, bad_images, run, True, group)
 
 
@@ -177,9 +175,10 @@ def _train(
         return from_config(config.model, config.train.amp_level)
 
     writes = run if group.is_main else None
-    cli.start_log(writes.log if writes else None, quiet=not group.is_main)
-    with writes.lock() if writes else nullcontext(), STOP.graceful():
+    with writes.lock() if writes else nullcontext(), STOP.graceful():  # nothing is written before the lock is held
+        cli.start_log(writes.log if writes else None, quiet=not group.is_main)
         if writes:
+            write_text(writes.config, dump(config))
             _describe(writes, config, bad_images, group)
         callbacks = _callbacks(config, dataset, writes)
         trainer = Trainer(config, dataset, build, run, group, callbacks, should_stop=lambda: STOP.requested)

@@ -54,6 +54,17 @@ def write_text(path: Path, text: str) -> None:
         file.write(text)
 
 
+def check_output(path: Path) -> None:
+    """Refuse a file that cannot be written where it is to be, before there is anything to lose.
+
+    Raises:
+        UserError: It is a folder, or its folder does not exist.
+    """
+    if path.is_dir() or not path.parent.is_dir():
+        what = "it is a folder" if path.is_dir() else f"the folder {path.parent} does not exist"
+        raise UserError(f"{path} cannot be written: {what}; name another file")
+
+
 def make_folder(path: Path, option: str) -> None:
     """Make a folder that `option` names, and its parents.
 

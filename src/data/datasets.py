@@ -127,6 +127,27 @@ def files_of(split: Split, classes: Sequence[str]) -> list[Path]:
     return files if split.indices is None else [files[index] for index in split.indices]
 
 
+def find_images(named: Sequence[str]) -> list[Path]:
+    """Return the files that are named, and those below the folders that are, in order of name.
+
+    Raises:
+        UserError: One is missing, or a folder holds no image.
+    """
+    files = []
+    for path in map(Path, named):
+        found = [path]
+        if path.is_dir():
+            walk = os.walk(path, followlinks=True)
+            found = sorted(Path(folder, name) for folder, _, names in walk for name in names)
+            found = [file for file in found if _is_image(file.relative_to(path))]
+            if not found:
+                raise UserError(f"folder {path} holds no images ({', '.join(EXTENSIONS)})")
+        elif not path.is_file():
+            raise UserError(f"image {path} does not exist; to compare several schedules, repeat --tokens")
+        files += found
+    return files
+
+
 def _open_folder(config: DataConfig, root: Path, subsets: dict[str, str]) -> Dataset:
     absent = [root / subset for subset in subsets.values() if not (root / subset).is_dir()]
     if len(absent) == len(subsets) and _scan(root)[0]:
@@ -235,3 +256,7 @@ def _write_digits(folder: Path) -> Path:
         if not folder.is_dir():  # else another process was first
             raise
     return folder
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in EXTENSIONS and not any(part.startswith(".") for part in path.parts)

@@ -107,7 +107,8 @@ def read_rows(path: Path) -> dict[str, list[Variant]]:
     try:
         tree = read_yaml(path.read_text(encoding="utf-8"), f"rows {path}")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"rows {path} cannot be read: {error}") from error
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise UserError(f"rows {path} cannot be read: {reason}; name a file with --rows FILE") from error
     if not isinstance(tree, dict) or not tree or not all(isinstance(rows, list) and rows for rows in tree.values()):
         raise UserError(f"rows {path}: must be a mapping of groups to lists of rows, like configs/tables/table1.yaml")
     return {str(group): [_read_variant(entry, path) for entry in rows] for group, rows in tree.items()}

@@ -26,7 +26,7 @@ class TokenRouter(nn.Cell):
         self.rejoins = plan.rejoins
         self.fused = plan.schedule.fused
         self.ranks_at_random = plan.schedule.ranking == "random"
-        self.drop_index = tuple(sum(keep > 0 for keep in plan.kept[:block]) for block in range(len(plan.kept)))
+        self.drops_before = tuple(sum(keep > 0 for keep in plan.kept[:block]) for block in range(len(plan.kept)))
         self.split_cells = nn.CellList([Split(keep) for keep in plan.kept])
         self.rejoin_cells = nn.CellList([Rejoin(keep) for keep in plan.kept])
 
@@ -57,8 +57,8 @@ class TokenRouter(nn.Cell):
         ranked = scores
         if self.ranks_at_random:
             if random_scores is None:
-                raise ValueError("a random ranking needs the scores of SkipViT.sample as an input")
-            ranked = random_scores[self.drop_index[block]]
+                raise ValueError("a random ranking needs the random_scores of the network's `sample` as an input")
+            ranked = random_scores[self.drops_before[block]]
         ids_shuffle, ids_restore = rank(ranked, self.kept[block])
         kept, dropped = self.split_cells[block](x, ids_shuffle, ids_restore)
         if self.fused:

@@ -89,7 +89,7 @@ def check_settings(device_target: str, sink: bool = False) -> None:
         UserError: The device is unknown, sink mode is asked for on CPU, or MindSpore's cache of graphs is on.
     """
     if device_target not in DEVICES:
-        raise UserError(f"--device_target {device_target!r} is unknown; choose one of {', '.join(DEVICES)}")
+        raise UserError(f"runtime.device_target {device_target!r} is unknown; choose one of {', '.join(DEVICES)}")
     if os.environ.get("MS_COMPILER_CACHE_ENABLE", "0") != "0":
         raise UserError(
             "MS_COMPILER_CACHE_ENABLE is set: MindSpore's cache of graphs does not see that a schedule changed and runs"

@@ -89,6 +89,8 @@ def refusal(spec: object, why: str) -> UserError:
 
 
 def _parse_ratio(spec: str, text: str) -> Fraction:
+    if text.isalpha():
+        raise refusal(spec, f"ranking {text!r} is unknown; choose one of {', '.join(RANKINGS)}, after the ratios")
     match = _RATIO.fullmatch(text)
     ratio = Fraction(match["percent"]) / 100 if match else None
     if ratio is None or not 0 <= ratio < 1:

@@ -19,6 +19,7 @@ def main(argv: Sequence[str]) -> None:
     cli.start_log()
     from src.ascend.graphs import dump_ir
     from src.config import load, with_classes
+    from src.files import check_output
     from src.schedules import Geometry, parse, resolve
     from src.schedules.paper import TABLE1
 
@@ -27,6 +28,8 @@ def main(argv: Sequence[str]) -> None:
     specs = [spec for text in given for spec in (TABLE1 if text == "table1" else (text,))]
     for spec in specs:
         resolve(parse(spec), Geometry.from_config(config.model))
+    if args.markdown:
+        check_output(Path(args.markdown))
     if args.estimate:
         from src.ascend.cost_model import table
 

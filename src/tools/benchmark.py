@@ -20,6 +20,7 @@ def main(argv: Sequence[str]) -> None:
     from src.benchmarks import measure
     from src.benchmarks.settings import benchmark_config, benchmark_settings
     from src.config import load
+    from src.files import check_output
     from src.schedules import Geometry, parse, resolve
     from src.schedules.paper import TABLE1
 
@@ -31,6 +32,10 @@ def main(argv: Sequence[str]) -> None:
     specs = list(dict.fromkeys(["none", *(str(parse(spec)) for spec in args.specs or TABLE1)]))
     for spec in specs:
         resolve(parse(spec), Geometry.from_config(config.model))
+    if args.data:
+        load(args.data)
+    for file in filter(None, (args.json, args.markdown, args.png)):
+        check_output(Path(file))
     report = measure.measure(config, specs, args.pairs, args.steps, args.peer, args.data)
     print(measure.table(report))
     if args.json:

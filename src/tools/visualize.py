@@ -21,9 +21,11 @@ def main(argv: Sequence[str]) -> None:
     """Refuse what can be refused at once, and draw."""
     args = _parser().parse(argv)
     cli.start_log()
+    from src.config import load
+    from src.data.datasets import find_images
     from src.errors import UserError
     from src.runs import RunFolder, find_checkpoint
-    from src.schedules import parse
+    from src.schedules import Geometry, parse, resolve
 
     if not 1 <= args.limit <= MOST_IMAGES:
         raise UserError(f"--limit {args.limit}: a sheet shows 1 to {MOST_IMAGES} images")
@@ -32,13 +34,19 @@ def main(argv: Sequence[str]) -> None:
     if args.epochs and (args.ckpt or len(args.tokens) > 1):
         raise UserError("--epochs takes the checkpoints of its run, and at most one --tokens")
     if args.epochs:
-        RunFolder.open(args.epochs)
+        run = RunFolder.open(args.epochs)
+        if not run.kept_epochs():
+            raise UserError(f"run {run.path} has kept no weights of epochs; train with run.save_every_epochs=N")
+        configs = [load(args.config or run.config, args.overrides)]
     else:
-        for checkpoint in args.ckpt or [None]:
-            find_checkpoint(args.config, checkpoint, args.overrides)
+        configs = [find_checkpoint(args.config, path, args.overrides)[0] for path in args.ckpt or [None]]
+    for config in configs:
+        for spec in args.tokens or [config.model.tokens]:
+            resolve(parse(spec), Geometry.from_config(config.model))
+    images = find_images(args.files)
     from src.visuals.draw import Request, draw_epochs, draw_sheet
 
-    request = Request(args.config, args.overrides, args.tokens, args.files, args.output, args.limit, args.seed)
+    request = Request(args.config, args.overrides, args.tokens, images, args.output, args.limit, args.seed)
     if args.epochs:
         draw_epochs(request, args.epochs)
     else:

@@ -14,7 +14,7 @@ from src.errors import UserError, short_message
 from src.files import written_whole
 from src.runs import RunFolder, find_checkpoint
 from src.visuals.checkpoints import LoadedCheckpoint, check_same_sight, load_checkpoint, tracers
-from src.visuals.images import find_files, load_images
+from src.visuals.images import load_images
 from src.visuals.sheet import contact_sheet, epoch_strip
 from src.visuals.tokens import look
 from src.weights import read_checkpoint
@@ -30,7 +30,7 @@ class Request:
     Attributes:
         config: A configuration file; None for each checkpoint's own.
         tokens: Schedules; none for each checkpoint's own.
-        images: Files and folders; none for validation images.
+        images: Image files; none for validation images.
         output: The PNG to write; None for tokens.png or epochs.png in the run folder.
         limit: Images at most.
         seed: Seed of a random ranking.
@@ -39,7 +39,7 @@ class Request:
     config: Optional[str]
     overrides: Overrides
     tokens: Sequence[str]
-    images: Sequence[str]
+    images: Sequence[Path]
     output: Optional[str]
     limit: int
     seed: int
@@ -59,10 +59,9 @@ def draw_sheet(request: Request, checkpoints: Sequence[str]) -> None:
     loaded = [load_checkpoint(config, path) for config, path in found]
     output = _output(request.output, loaded[0], "tokens.png")
     check_same_sight(loaded)
-    files = find_files(request.images)
     pairs = [(each, tracer) for each in loaded for tracer in tracers(each, request.tokens)]
     first = loaded[0]
-    batch = load_images(files, first.config, first.run, first.classes, request.limit)
+    batch = load_images(request.images, first.config, first.run, first.classes, request.limit)
     columns = [
         look(tracer, batch.inputs, each.classes, each.name if len(loaded) > 1 else "", request.seed)
         for each, tracer in pairs
@@ -79,14 +78,11 @@ def draw_epochs(request: Request, folder: str) -> None:
     """
     run = RunFolder.open(folder)
     kept = run.kept_epochs()
-    if not kept:
-        raise UserError(f"run {run.path} has kept no weights of epochs; train with run.save_every_epochs=N")
     config = load(request.config or run.config, request.overrides)
     loaded = load_checkpoint(config, next(iter(kept.values())))
     output = _output(request.output, loaded, "epochs.png")
-    files = find_files(request.images)
     (tracer,) = tracers(loaded, request.tokens)
-    batch = load_images(files, loaded.config, loaded.run, loaded.classes, request.limit)
+    batch = load_images(request.images, loaded.config, loaded.run, loaded.classes, request.limit)
     columns = []
     for path in kept.values():
         read_checkpoint(path).load_into(tracer.network)

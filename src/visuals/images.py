@@ -1,7 +1,6 @@
 """The images of a picture: files that are named, or some of the validation set."""
 
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Optional
 import numpy as np
 
 from src.config import Config
-from src.data.datasets import EXTENSIONS, Dataset, files_of, open_dataset
+from src.data.datasets import Dataset, files_of, open_dataset
 from src.data.loaders import evenly, read_images, val_images
 from src.data.verify import decode_error, drop_bad_images
 from src.errors import UserError
@@ -70,27 +69,6 @@ def load_images(
     return batch
 
 
-def find_files(named: Sequence[str]) -> list[Path]:
-    """Return the files that are named, and those below the folders that are, in order of name.
-
-    Raises:
-        UserError: One is missing, or a folder holds no image.
-    """
-    files = []
-    for path in map(Path, named):
-        found = [path]
-        if path.is_dir():
-            walk = os.walk(path, followlinks=True)
-            found = sorted(Path(folder, name) for folder, _, names in walk for name in names)
-            found = [file for file in found if _is_image(file.relative_to(path))]
-            if not found:
-                raise UserError(f"folder {path} holds no images ({', '.join(EXTENSIONS)})")
-        elif not path.is_file():
-            raise UserError(f"image {path} does not exist; to compare several schedules, repeat --tokens")
-        files += found
-    return files
-
-
 def _of_files(files: Sequence[Path], config: Config, classes: Sequence[str], limit: int) -> tuple[ImageBatch, int]:
     chosen = [files[index] for index in evenly(len(files), limit)]
     for file in chosen:
@@ -115,7 +93,3 @@ def _of_validation(config: Config, run: Optional[RunFolder], limit: int) -> tupl
 
 def _batch(inputs: np.ndarray, config: Config, titles: list[str], truths: Sequence[Optional[str]]) -> ImageBatch:
     return ImageBatch(inputs, pixels(inputs, config.data.mean, config.data.std), titles, list(truths))
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in EXTENSIONS and not any(part.startswith(".") for part in path.parts)

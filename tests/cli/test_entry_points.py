@@ -289,7 +289,10 @@ def test_a_second_training_in_a_folder_is_refused(tmp_path, photos):
     options = [f"data.root={photos}", "data.batch_size=6", "train.epochs=9999", "run.dir=run"]
     job = start(*QUICK, *SMALL, *options, cwd=tmp_path)
     wait_for(job, "epoch 1/")
-    second = run("train.py", "--resume", "run", cwd=tmp_path)
+    before = (tmp_path / "run/config.yaml").read_bytes()
+    second = run("train.py", "--resume", "run", "train.epochs=10000", cwd=tmp_path)
+    assert (tmp_path / "run/config.yaml").read_bytes() == before, "nothing is written before the lock is held"
+    assert "in use" not in (tmp_path / "run/train.log").read_text()
     job.kill()
     job.communicate()
     assert second.returncode == 2

@@ -30,7 +30,7 @@ CASES = [
      "has no data_batch_1.bin"),
     ("train", ["runtime.sink=true"], "runtime.sink true: CPU has no queue of data; set it to false"),
     ("train", ["--print", "model.tokens=6(55%)+13"], "tokens spec '6(55%)+13': block 13 is out of range"),
-    ("train", ["--device_target", "TPU"], "--device_target 'TPU' is unknown; choose one of CPU, Ascend"),
+    ("train", ["--device_target", "TPU"], "runtime.device_target 'TPU' is unknown; choose one of CPU, Ascend"),
     ("train", ["--distribute"], "--distribute needs MindSpore's launcher; start with: msrun"),
     ("train", ["--resume", "nowhere"], "give either --config FILE or --resume RUN_FOLDER"),
     ("train", ["run.dir=/dev/null/run"], "run.dir /dev/null/run cannot be made: Not a directory"),
@@ -48,6 +48,10 @@ CASES = [
     ("src.tools.benchmark", ["--specs", "6(55)"], "tokens spec '6(55)'"),
     ("src.tools.benchmark", ["--specs", "6(55%)+13"], "block 13 is out of range"),
     ("src.tools.benchmark", ["model.image_size=[32, 64]"], "the benchmark's images are square"),
+    ("src.tools.benchmark", ["--data", "nowhere.yaml"], "config nowhere.yaml cannot be read"),
+    ("src.tools.benchmark", ["--png", "no/x.png"], "no/x.png cannot be written: the folder no does not exist"),
+    ("src.tools.ascend_check", ["--markdown", "run"], "run cannot be written: it is a folder; name another file"),
+    ("train", ["model.tokens=6(55%,attention)+11"], "ranking 'attention' is unknown; choose one of cls, random"),
     ("src.tools.ascend_check", ["--specs", "6(55"], "tokens spec '6(55'"),
     ("src.tools.table1", ["--specs", "none", "6(55%)+13"], "block 13 is out of range"),
     ("src.tools.table1", ["--rows", "nowhere.yaml"], "rows nowhere.yaml cannot be read"),
@@ -56,6 +60,9 @@ CASES = [
     ("src.tools.table1", ["--specs", "train.epochs=1"], "--specs names nothing; see --help"),
     ("src.tools.visualize", ["--limit", "0"], "--limit 0: a sheet shows 1 to 100 images"),
     ("src.tools.visualize", ["--tokens", "2(50)+3"], "tokens spec '2(50)+3': ratio '50' must be a percentage"),
+    ("src.tools.visualize", ["--ckpt", "run/checkpoints/best.ckpt", "nowhere.png"], "image nowhere.png does not exist"),
+    ("src.tools.visualize", ["--ckpt", "run/checkpoints/best.ckpt", "--tokens", "6(55%)+14"], "block 14 is out of"),
+    ("src.tools.visualize", ["--epochs", "run"], "has kept no weights of epochs; train with run.save_every_epochs=N"),
     ("src.tools.visualize", ["--epochs", "nowhere"], "run folder nowhere holds no config.yaml"),
 ]  # fmt: skip
 WITHOUT_CONFIG = [
@@ -86,7 +93,8 @@ def refused(tmp_path_factory):
     """What one process that refuses every case reports of each."""
     folder = tmp_path_factory.mktemp("refusals")
     (folder / "empty.ckpt").touch()
-    (folder / "run").mkdir()
+    (folder / "run/checkpoints").mkdir(parents=True)
+    (folder / "run/checkpoints/best.ckpt").touch()
     (folder / "run/config.yaml").write_text((ROOT / "configs/quickstart.yaml").read_text())
     lines = ["epoch,phase,tokens,loss,lr,top1,top5,img_s,seconds", "1,1,none,1,1,1,1,1,1", "2,1,none,1,1,1,1,1,1"]
     (folder / "run/metrics.csv").write_text("\n".join(lines) + "\n")

@@ -17,7 +17,6 @@ from src.tools import visualize
 from src.training.trainer import Trainer
 from src.visuals import draw as drawing
 from src.visuals import tokens
-from src.visuals.images import find_files
 from src.visuals.sheet import FUSED, GROUP_GAP, MARGIN, NARROWEST, VERDICT, epoch_strip
 from src.visuals.tokens import enlarge
 from src.weights.files import CONFIG, read_arrays, split_weights
@@ -169,7 +168,7 @@ def test_a_folder_is_searched_in_order_and_evenly(tmp_path):
     for name in ("b/2.png", "b/1.JPG", "a/3.png", ".hidden/4.png", "a/notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    found = find_files([str(tmp_path)])
+    found = datasets.find_images([str(tmp_path)])
     assert [str(path.relative_to(tmp_path)) for path in found] == ["a/3.png", "b/1.JPG", "b/2.png"]
     assert loaders.evenly(9, 3) == [1, 4, 7]
     assert loaders.evenly(2, 8) == [0, 1]

@@ -192,7 +192,7 @@ def test_a_random_ranking_keeps_other_tokens_for_each_image_and_seed_at_the_same
     counts = np.bincount(first.kept[3].ravel(), minlength=16)  # every place has its chance: 10 of 40 expected
     assert counts.min() > 0
     assert all(set(late) <= set(early) for early, late in zip(first.kept[2], first.kept[3]))
-    with pytest.raises((ValueError, RuntimeError), match=r"SkipViT\.sample"):
+    with pytest.raises((ValueError, RuntimeError), match=r"random_scores of the network's `sample`"):
         net(images)
 
 
