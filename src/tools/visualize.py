@@ -37,20 +37,20 @@ def main(argv: Sequence[str]) -> None:
         run = RunFolder.open(args.epochs)
         if not run.kept_epochs():
             raise UserError(f"run {run.path} has kept no weights of epochs; train with run.save_every_epochs=N")
-        configs = [load(args.config or run.config, args.overrides)]
+        found = [(load(args.config or run.config, args.overrides), run.path)]
     else:
-        configs = [find_checkpoint(args.config, path, args.overrides)[0] for path in args.ckpt or [None]]
-    for config in configs:
+        found = [find_checkpoint(args.config, path, args.overrides) for path in args.ckpt or [None]]
+    for config, _ in found:
         for spec in args.tokens or [config.model.tokens]:
             resolve(parse(spec), Geometry.from_config(config.model))
     images = find_images(args.files)
     from src.visuals.draw import Request, draw_epochs, draw_sheet
 
-    request = Request(args.config, args.overrides, args.tokens, images, args.output, args.limit, args.seed)
+    request = Request(args.tokens, images, args.output, args.limit, args.seed)
     if args.epochs:
-        draw_epochs(request, args.epochs)
+        draw_epochs(request, run, found[0][0])
     else:
-        draw_sheet(request, args.ckpt)
+        draw_sheet(request, found)
 
 
 def _parser() -> cli.Parser:

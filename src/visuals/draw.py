@@ -8,11 +8,10 @@ from typing import Any, Optional
 import numpy as np
 from PIL import Image
 
-from src.config import load
-from src.config.files import Overrides
+from src.config import Config
 from src.errors import UserError, short_message
 from src.files import written_whole
-from src.runs import RunFolder, find_checkpoint
+from src.runs import RunFolder
 from src.visuals.checkpoints import LoadedCheckpoint, check_same_sight, load_checkpoint, tracers
 from src.visuals.images import load_images
 from src.visuals.sheet import contact_sheet, epoch_strip
@@ -28,7 +27,6 @@ class Request:
     """What is to be drawn.
 
     Attributes:
-        config: A configuration file; None for each checkpoint's own.
         tokens: Schedules; none for each checkpoint's own.
         images: Image files; none for validation images.
         output: The PNG to write; None for tokens.png or epochs.png in the run folder.
@@ -36,8 +34,6 @@ class Request:
         seed: Seed of a random ranking.
     """
 
-    config: Optional[str]
-    overrides: Overrides
     tokens: Sequence[str]
     images: Sequence[Path]
     output: Optional[str]
@@ -45,18 +41,16 @@ class Request:
     seed: int
 
 
-def draw_sheet(request: Request, checkpoints: Sequence[str]) -> None:
+def draw_sheet(request: Request, checkpoints: Sequence[tuple[Config, Path]]) -> None:
     """Draw a row an image and a group of columns for each checkpoint and schedule.
 
     Args:
-        checkpoints: Files; none for the best one of the newest run.
+        checkpoints: Files with their configurations, as `src.runs.find_checkpoint` finds them.
 
     Raises:
         UserError: A checkpoint, an image or the output is refused.
     """
-    named: Sequence[Optional[str]] = checkpoints or [None]
-    found = [find_checkpoint(request.config, checkpoint, request.overrides) for checkpoint in named]
-    loaded = [load_checkpoint(config, path) for config, path in found]
+    loaded = [load_checkpoint(config, path) for config, path in checkpoints]
     output = _output(request.output, loaded[0], "tokens.png")
     check_same_sight(loaded)
     pairs = [(each, tracer) for each in loaded for tracer in tracers(each, request.tokens)]
@@ -70,15 +64,13 @@ def draw_sheet(request: Request, checkpoints: Sequence[str]) -> None:
     save_picture(output, contact_sheet(batch.pixels, columns, batch.titles, batch.truths, heading))
 
 
-def draw_epochs(request: Request, folder: str) -> None:
+def draw_epochs(request: Request, run: RunFolder, config: Config) -> None:
     """Draw a column for each epoch whose weights a run kept, and a GIF of their sheets.
 
     Raises:
-        UserError: The run kept none, or an image or the output is refused.
+        UserError: An image or the output is refused.
     """
-    run = RunFolder.open(folder)
     kept = run.kept_epochs()
-    config = load(request.config or run.config, request.overrides)
     loaded = load_checkpoint(config, next(iter(kept.values())))
     output = _output(request.output, loaded, "epochs.png")
     (tracer,) = tracers(loaded, request.tokens)
