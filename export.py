@@ -3,7 +3,7 @@
 Example: python export.py --batch_size 0
 
 Without --ckpt: the best checkpoint of the newest run. Without --config: the configuration of the checkpoint's run, or
-the one in the checkpoint. Without --output: next to the checkpoint.
+the one in the checkpoint. Without --output: next to the checkpoint. For an Ascend from a laptop: --target ascend.
 """
 
 from collections.abc import Sequence
@@ -22,6 +22,9 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--tolerance", type=cli.nonnegative_float, default=1e-4, help="largest difference of logits to accept"
     )
+    parser.add_argument(
+        "--target", choices=("cpu", "ascend"), help="device whose kernels the file holds (the configured device's)"
+    )
     args = parser.parse(argv)
     from pathlib import Path
 
@@ -30,7 +33,7 @@ def main(argv: Sequence[str]) -> None:
 
     config, checkpoint = find_checkpoint(args.config, args.ckpt, args.overrides)
     output = Path(args.output) if args.output else checkpoint.with_suffix(".mindir")
-    export_checkpoint(config, checkpoint, output, args.batch_size, args.tolerance)
+    export_checkpoint(config, checkpoint, output, args.batch_size, args.tolerance, args.target)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from src import markdown
-from src.ascend.graphs import Node, forward_graph, training_graph
+from src.ascend.graphs import Node, compiled_graph, forward_graph
+from src.ascend.networks import training_step, zero_images
 from src.ascend.operators import FIRST, OPERATORS
-from src.config import Config, sides, with_tokens
+from src.config import Config, with_tokens
 from src.errors import RunError
 from src.runtime import device
 
@@ -68,22 +69,12 @@ def problems_of(nodes: Sequence[Node], training: bool) -> list[str]:
 
 
 def _graphs(config: Config, batch_size: int, folder: Path) -> list[tuple[str, list[Node]]]:
-    import numpy as np
-    from mindspore import Tensor
-
     from src.models import from_config
-    from src.training.state import create_train_state, make_train_step
 
-    images = Tensor(np.zeros((batch_size, 3, *sides(config.model.image_size)), np.float32))
-    exported = from_config(config.model).set_train(False)
-    forward = forward_graph(exported, images, *exported.sample(batch_size, 0))
-    state = create_train_state(config, lambda: from_config(config.model, config.train.amp_level), [1e-4])
-    mixed = config.data.mixup or config.data.cutmix
-    classes = state.network.geometry.num_classes
-    labels = np.zeros((batch_size, classes), np.float32) if mixed else np.zeros(batch_size, np.int32)
-    step = make_train_step(state, config, config.model.tokens)
-    inputs = images, Tensor(labels), *step.network.sample(batch_size, 0)
-    return [("forward", forward), ("training", training_graph(folder, step, *inputs))]
+    exported = from_config(config.model, target="ascend").set_train(False)
+    forward = forward_graph(exported, zero_images(config, batch_size), *exported.sample(batch_size, 0))
+    step, inputs = training_step(config, batch_size)
+    return [("forward", forward), ("training", compiled_graph(folder, step, *inputs))]
 
 
 def _operators(seen: dict[str, list[Node]]) -> str:

@@ -1,5 +1,6 @@
 """Read the operators of a compiled graph, with their types and shapes, from what MindSpore writes."""
 
+import math
 import os
 import re
 import shutil
@@ -22,6 +23,12 @@ BOOKKEEPING = {
 
 _NODE = re.compile(r"^ +%\d+\([^=]*\) = (?:PrimFunc_)?(?:\w+::)?(\w+)\(")
 _TYPE = re.compile(r"Tensor\[(\w+)\]")
+_TENSORS = re.compile(  # one tensor, or a tuple of them
+    r"<Tensor\[(\w+)\], \(([\d, ]*)\)|<Tuple\[([^<>]*Tensor[^<>]*)\], TupleShape\((.*?)\)(?:, elements_use_flags|>)"
+)
+_REPEATED = re.compile(r"Tensor\[(\w+)\](?:\*(\d+))?")
+_SIZES = re.compile(r"\(([\d, ]*)\)")
+_BITS = re.compile(r"\d+")
 _UNKNOWN = re.compile(r"[(,] *-[12] *[,)]")  # -1: a dimension, -2: the rank
 _NUMBER = re.compile(r"\b(?:F32|F16|value=)\(?(-?(?:\d[\d.e+-]*|inf|nan))")
 
@@ -35,12 +42,19 @@ class Node:
         types: Of the tensors it takes and gives: float16, float32, int32, bool, ...
         dynamic: Whether a dimension of what it gives is unknown before it runs.
         constants: The floating point numbers among its arguments.
+        tensors: Type and shape of each tensor it takes and then gives; empty where the graph's form does not tell.
     """
 
     primitive: str
     types: frozenset[str]
     dynamic: bool
     constants: tuple[float, ...] = ()
+    tensors: tuple[tuple[str, tuple[int, ...]], ...] = ()
+
+    @property
+    def moved(self) -> int:
+        """Bytes of the tensors it takes and gives, each once."""
+        return sum(_width(kind) * math.prod(shape) for kind, shape in self.tensors)
 
 
 def forward_graph(network: "nn.Cell", *inputs: object) -> list[Node]:
@@ -80,10 +94,10 @@ def dump_ir() -> Iterator[Path]:
         yield Path(folder)
 
 
-def training_graph(folder: Path, step: "nn.Cell", *inputs: object) -> list[Node]:
-    """Return the operators of a training step as MindSpore's front end leaves them for Ascend's graph engine.
+def compiled_graph(folder: Path, cell: "nn.Cell", *inputs: object) -> list[Node]:
+    """Return the operators of a cell's graph as MindSpore's front end leaves them for Ascend's graph engine.
 
-    The step is compiled as if for a 910A. Where that has operators without a CPU kernel, the compiler stops after the
+    It is compiled as if for a 910A. Where that has operators without a CPU kernel, the compiler stops after the
     graph was written, and that is enough.
 
     Args:
@@ -92,8 +106,8 @@ def training_graph(folder: Path, step: "nn.Cell", *inputs: object) -> list[Node]
     shutil.rmtree(folder)
     problem = None
     try:
-        with _as_if_on_910a(step):
-            step.compile(*inputs)
+        with _as_if_on_910a(cell):
+            cell.compile(*inputs)
     except (RuntimeError, TypeError) as error:
         problem = error
     files = sorted(folder.glob("**/*_validate_*.ir"), key=lambda file: int(file.name.split("_")[0]))
@@ -113,8 +127,23 @@ def read_ir(text: str) -> list[Node]:
         types = frozenset(kind.lower() for kind in _TYPE.findall(following))
         dynamic = _UNKNOWN.search(following.rpartition("->")[2]) is not None
         constants = tuple(float(number) for number in _NUMBER.findall(line))
-        nodes.append(Node(found[1], types, dynamic, constants))
+        nodes.append(Node(found[1], types, dynamic, constants, _tensors(following)))
     return nodes
+
+
+def _tensors(signature: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Return the type and shape of all tensors in the line that gives those of an operator, in its order."""
+    found: list[tuple[str, str]] = []
+    for single, sizes, several, shapes in _TENSORS.findall(signature):
+        kinds = [kind for kind, times in _REPEATED.findall(several) for _ in range(int(times or 1))]
+        found += zip(kinds, _SIZES.findall(shapes)) if several else [(single, sizes)]
+    return tuple((kind.lower(), tuple(map(int, filter(None, sizes.split(", "))))) for kind, sizes in found)
+
+
+def _width(kind: str) -> int:
+    """Return the bytes of a number of a type: of float16 2, of bool 1."""
+    bits = _BITS.search(kind)
+    return int(bits[0]) // 8 if bits else 1
 
 
 def _type(number: int) -> str:

@@ -27,11 +27,20 @@ class Operator:
     types: frozenset[str] = frozenset()
     note: str = ""
 
+    @property
+    def computes(self) -> bool:
+        """Whether it does more than give memory another shape."""
+        return bool(self.kernel or self.note)
+
 
 def _same(*names: str) -> dict[str, Operator]:
     """List primitives that have a route in every release and an AI Core operator of their name."""
     return {name: Operator(kernel=name) for name in names}
 
+
+# What CANN's graph engine joins to the operator before it, by its reference of graph fusion patterns (CANN 8.0):
+# MatMulBiasAddFusionPass makes MatMul and BiasAdd one MatMulV2 with a bias.
+FUSED = ("BiasAdd",)
 
 _FLOATS = frozenset({"float16", "float32"})
 
@@ -47,6 +56,8 @@ OPERATORS: dict[str, Operator] = {
     ),
     "MatMul": Operator(kernel="MatMulV2", note="cube unit: float16, summed in float32"),
     "BatchMatMul": Operator(kernel="BatchMatMul", note="cube unit: float16, summed in float32"),
+    "GeLU": Operator(kernel="Gelu", note="the tanh formula"),
+    "GeLUGrad": Operator(kernel="GeluGrad", note="the tanh formula"),
     "Softmax": Operator(kernel="SoftmaxV2"),
     "CumSum": Operator(kernel="Cumsum"),
     "Concat": Operator(kernel="ConcatD"),

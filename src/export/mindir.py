@@ -1,7 +1,7 @@
 """Export to MindIR, verified: the file is loaded back and its logits are compared with the network's."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Optional
 
 from src.config import Config, sides
 from src.errors import RunError, UserError
@@ -14,12 +14,16 @@ if TYPE_CHECKING:
     from mindspore import nn
 
 
-def export_checkpoint(config: Config, path: Path, output: Path, batch_size: int, tolerance: float) -> None:
+def export_checkpoint(
+    config: Config, path: Path, output: Path, batch_size: int, tolerance: float, target: Optional[str] = None
+) -> None:
     """Write a checkpoint's network as MindIR: float32 [B, 3, H, W] → float32 logits [B, classes].
 
     Args:
         batch_size: B; 0 for a graph that takes any.
-        tolerance: Largest absolute difference between the logits of the file and of the network.
+        tolerance: Largest absolute difference between the logits of the file and of the network written for the device
+            that computes both: where the file's kernels are another device's, what they compute is compared too.
+        target: `cpu` or `ascend`, whose kernels the file holds; by default the configured device's.
 
     Raises:
         UserError: The checkpoint does not fit the configuration, or the output cannot be written.
@@ -35,22 +39,50 @@ def export_checkpoint(config: Config, path: Path, output: Path, batch_size: int,
     device.check_settings(config.runtime.device_target)
     device.set_up(config.runtime.device_target, fused_kernels="off")  # what is written fits any device
     from src.models import from_config
+    from src.models.ops import choose_target
 
+    target = choose_target(target)
     checkpoint = read_checkpoint(path)
-    network = from_config(checkpoint.fill_in(config).model).set_train(False)
+    model = checkpoint.fill_in(config).model
+    network = from_config(model).set_train(False)
     checkpoint.load_into(network)
+    written = network
+    if target != choose_target(None):
+        written = from_config(model, target=target).set_train(False)
+        checkpoint.load_into(written)
     with written_whole(output) as partial:
-        difference = _export(network, partial, batch_size, config)
+        difference = _export(written, network, partial, batch_size, config)
         if not difference <= tolerance:
             raise RunError(f"{output}: logits differ by {difference:g}, more than {tolerance:g}; the file was deleted")
+        _describe(partial, {"tokens": str(plan.schedule), "target": target, "verified": _verified(config, difference)})
         partial.chmod(0o644)  # MindSpore's files are for their owner only
     megabytes = output.stat().st_size / 2**20
     batch = f"batch {batch_size}" if batch_size else "any batch"
-    print(f"{output}: {megabytes:.1f} MB, {batch}, tokens {plan.schedule}, largest difference {difference:.3g}")
+    verified = _verified(config, difference)
+    print(f"{output}: {megabytes:.1f} MB, {batch}, tokens {plan.schedule}, for {target}, {verified}")
 
 
-def _export(network: "nn.Cell", path: Path, batch_size: int, config: Config) -> float:
-    """Write the file, load it back, and return the largest difference of its logits; NaN where any is not finite."""
+def _verified(config: Config, difference: float) -> str:
+    """Return what was verified, in words."""
+    return f"largest difference {difference:.3g} on {config.runtime.device_target}"
+
+
+def _describe(path: Path, said: dict[str, str]) -> None:
+    """Write into a MindIR file what it is, as its `user_info`."""
+    from mindspore.train.mind_ir_pb2 import ModelProto
+
+    model = ModelProto()
+    model.ParseFromString(path.read_bytes())
+    model.user_info.update(said)
+    path.chmod(0o600)  # MindSpore's files are read-only
+    path.write_bytes(model.SerializeToString())
+
+
+def _export(written: "nn.Cell", network: "nn.Cell", path: Path, batch_size: int, config: Config) -> float:
+    """Write one network, load the file back, and return the largest difference of its logits from another's.
+
+    NaN where any is not finite.
+    """
     import mindspore as ms
     import numpy as np
     from mindspore import Tensor, nn
@@ -58,7 +90,7 @@ def _export(network: "nn.Cell", path: Path, batch_size: int, config: Config) -> 
     height, width = sides(config.model.image_size)
     images = Tensor(np.random.RandomState(0).standard_normal((batch_size or 2, 3, height, width)), ms.float32)
     signature = images if batch_size else Tensor(shape=[None, 3, height, width], dtype=ms.float32)
-    ms.export(network, signature, file_name=str(path), file_format="MINDIR")
+    ms.export(written, signature, file_name=str(path), file_format="MINDIR")
     exported = nn.GraphCell(ms.load(str(path)))(images).asnumpy()
     expected = network(images).asnumpy()
     finite = np.isfinite(exported).all() and np.isfinite(expected).all()

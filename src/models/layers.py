@@ -10,7 +10,7 @@ from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 from mindspore.common.initializer import TruncatedNormal
 
-from src.models.ops import Gelu, multiply
+from src.models.ops import gelu, layer_norm, multiply
 from src.models.tokens import cls_scores
 
 
@@ -42,10 +42,15 @@ class PatchEmbed(nn.Cell):
 
 
 class Attention(nn.Cell):
-    """Multi-head self-attention: [B, T, C] → ([B, T, C], [CLS] scores [B, T]), always both."""
+    """Multi-head self-attention: [B, T, C] → ([B, T, C], [CLS] scores [B, T]), always both.
 
-    def __init__(self, dim: int, num_heads: int, drop_rate: float) -> None:
+    Scores are float32. For Ascend the softmax of all rows stays in the type of its input, in which the kernel reads
+    and writes (it computes in float32 inside), and only the [CLS] token's row is made float32, in blocks that use it.
+    """
+
+    def __init__(self, dim: int, num_heads: int, drop_rate: float, target: str) -> None:
         super().__init__()
+        self.float32_row_only = target == "ascend"
         self.num_heads = num_heads
         self.head_dim = dim // num_heads
         self.scale = self.head_dim**-0.5
@@ -60,19 +65,24 @@ class Attention(nn.Cell):
         qkv = ops.reshape(self.qkv(x), (-1, tokens, 3, self.num_heads, self.head_dim))
         q, k, v = ops.unstack(ops.transpose(qkv, (2, 0, 3, 1, 4)))  # each [B, N, T, D]
         logits = self.weighted_keys(multiply(q, self.scale), k)
-        attention = ops.softmax(ops.cast(logits, mstype.float32))  # [B, N, T, T]
+        if self.float32_row_only:
+            attention = ops.softmax(logits)  # [B, N, T, T]
+            scores = cls_scores(ops.softmax(ops.cast(logits[:, :, :1], mstype.float32)))
+        else:
+            attention = ops.softmax(ops.cast(logits, mstype.float32))
+            scores = cls_scores(attention)
         out = self.weighted_values(ops.cast(attention, v.dtype), v)
         out = ops.reshape(ops.transpose(out, (0, 2, 1, 3)), (-1, tokens, dim))
-        return self.drop(self.proj(out)), cls_scores(attention)
+        return self.drop(self.proj(out)), scores
 
 
 class Mlp(nn.Cell):
     """Two linear layers with GELU between: [B, T, C] → [B, T, C] through `hidden` channels."""
 
-    def __init__(self, dim: int, hidden: int, act: str, drop_rate: float) -> None:
+    def __init__(self, dim: int, hidden: int, act: str, drop_rate: float, target: str) -> None:
         super().__init__()
         self.fc1 = dense(dim, hidden)
-        self.act = Gelu(act)
+        self.act = gelu(act, target)
         self.fc2 = dense(hidden, dim)
         self.drop = nn.Dropout(p=drop_rate) if drop_rate else nn.Identity()
 
@@ -84,13 +94,20 @@ class Block(nn.Cell):
     """A pre-norm transformer block in its two halves, for tokens to leave between them."""
 
     def __init__(
-        self, dim: int, num_heads: int, mlp_dim: int, act: str, drop_rate: float, drop_path_rate: float
+        self,
+        dim: int,
+        num_heads: int,
+        mlp_dim: int,
+        act: str,
+        drop_rate: float,
+        drop_path_rate: float,
+        target: str,
     ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm((dim,), epsilon=1e-6)
-        self.attn = Attention(dim, num_heads, drop_rate)
-        self.norm2 = nn.LayerNorm((dim,), epsilon=1e-6)
-        self.mlp = Mlp(dim, mlp_dim, act, drop_rate)
+        self.norm1 = layer_norm(dim, target)
+        self.attn = Attention(dim, num_heads, drop_rate, target)
+        self.norm2 = layer_norm(dim, target)
+        self.mlp = Mlp(dim, mlp_dim, act, drop_rate, target)
         self.drop_path_rate = drop_path_rate
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
 

@@ -1,20 +1,54 @@
-"""The operators that the graphs are written with where more than one would do, chosen for the device."""
+"""The operators that the graphs are written with where more than one would do, chosen for the device.
+
+The mathematics is the same for both targets. On CPU a formula of elementary products is what fused kernels are made
+of. Ascend's graph engine runs every operator as a kernel of its own, which reads and writes all of it in memory, so
+there one operator takes the place of many; docs/ascend.md counts the bytes.
+"""
 
 import math
+from typing import Optional
 
-from mindspore import Tensor, nn, ops
+import mindspore as ms
+from mindspore import Parameter, Tensor, nn, ops
+
+from src.errors import UserError
 
 ACTIVATIONS = ("gelu_tanh", "gelu_erf")
+TARGETS = ("cpu", "ascend")
+EPSILON = 1e-6  # of every LayerNorm, as timm's ViT
 multiply = ops.Mul()  # tensor * number would become Muls, which Ascend's graph engine lacks before MindSpore 2.7
 less = ops.Less()  # of a number too: ops.less would make it LessScalar, which Ascend lacks
 sum_kept = ops.ReduceSum(keep_dims=True)  # Tensor.sum would become SumExt, which Ascend lacks
 
 
-class Gelu(nn.Cell):
-    """GELU by the tanh formula (what Ascend's Gelu operator computes) or exactly, by erf (what timm weights expect).
+def choose_target(target: Optional[str]) -> str:
+    """Return the target that a network is written for: by default the device that is set.
 
-    Written as elementary products: on CPU the library's own is 4 to 10 times slower.
+    Raises:
+        UserError: The target is unknown.
     """
+    if target is None:
+        return "ascend" if ms.get_context("device_target") == "Ascend" else "cpu"
+    if target not in TARGETS:
+        raise UserError(f"target {target!r} is unknown; choose one of {', '.join(TARGETS)}")
+    return target
+
+
+def gelu(act: str, target: str) -> nn.Cell:
+    """Return GELU by the tanh formula or exactly, by erf (what timm weights expect).
+
+    Ascend's Gelu operator computes the tanh formula; for erf it has no operator but Erf.
+    """
+    return OneOperatorGelu() if target == "ascend" and act == "gelu_tanh" else Gelu(act)
+
+
+def layer_norm(dim: int, target: str) -> nn.Cell:
+    """Return a LayerNorm over the last dimension, with parameters `gamma` and `beta`."""
+    return OwnTypeLayerNorm(dim) if target == "ascend" else nn.LayerNorm((dim,), epsilon=EPSILON)
+
+
+class Gelu(nn.Cell):
+    """GELU in elementary products: on CPU the library's own is 4 to 10 times slower."""
 
     def __init__(self, act: str) -> None:
         super().__init__()
@@ -27,3 +61,34 @@ class Gelu(nn.Cell):
         if self.tanh:
             return half * (1.0 + ops.tanh(x * (self.linear + multiply(x * x, self.cubic))))
         return half * (1.0 + ops.erf(multiply(x, math.sqrt(0.5))))
+
+
+class OneOperatorGelu(nn.Cell):
+    """GELU by the tanh formula as one operator, and its gradient as another.
+
+    In float16 the formula's square would overflow beyond 256; the operator computes in float32 inside.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gelu = ops.GeLU()
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.gelu(x)
+
+
+class OwnTypeLayerNorm(nn.Cell):
+    """LayerNorm in the type of its input: Ascend's kernel takes float16 and computes in float32 inside.
+
+    MindSpore's mixed precision O2 would surround its own `nn.LayerNorm` with casts to float32 and back.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.gamma = Parameter(ops.ones((dim,), ms.float32), name="gamma")
+        self.beta = Parameter(ops.zeros((dim,), ms.float32), name="beta")
+        self.norm = ops.LayerNorm(-1, -1, EPSILON)
+
+    def construct(self, x: Tensor) -> Tensor:
+        out, _, _ = self.norm(x, ops.cast(self.gamma, x.dtype), ops.cast(self.beta, x.dtype))
+        return out

@@ -1,7 +1,7 @@
 """The models in MindCV's registry, and the network of a configuration."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Optional
 
 from mindcv.models import create_model
 from mindcv.models.registry import register_model
@@ -13,11 +13,12 @@ from src.errors import UserError
 from src.models.vit import SkipViT, build
 
 
-def from_config(config: ModelConfig, amp_level: str = "O0") -> SkipViT:
+def from_config(config: ModelConfig, amp_level: str = "O0", target: Optional[str] = None) -> SkipViT:
     """Build the network of a configuration.
 
     Args:
-        amp_level: O0 for float32; O2 for float16 but for norms, softmax, scores and gathers; O3 for float16 norms too.
+        amp_level: O0 for float32; O2 for float16 but for scores and, on CPU, norms and softmax; O3 for float16 norms.
+        target: `cpu` or `ascend`, whose kernels the network is written for; by default the device that is set.
 
     Raises:
         UserError: The name is unknown, or sizes or spec are refused.
@@ -25,7 +26,7 @@ def from_config(config: ModelConfig, amp_level: str = "O0") -> SkipViT:
     arguments = dataclasses.asdict(config)
     name = arguments.pop("name")
     sizes_of(name)  # refuses an unknown name
-    network = create_model(name, **arguments)
+    network = create_model(name, target=target, **arguments)
     amp.auto_mixed_precision(network, amp_level)  # in place; what it returns only casts the logits to float32
     return network
 

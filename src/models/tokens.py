@@ -17,7 +17,10 @@ _LEAST_NORMAL_FLOAT32 = 2.0**-126
 
 
 def cls_scores(attention: Tensor) -> Tensor:
-    """Average the [CLS] token's attention over heads: [B, H, T, T] → [B, T] (its own, at index 0, included)."""
+    """Average the [CLS] token's attention over heads: [B, H, T, T] → [B, T] (its own, at index 0, included).
+
+    Of the rows only the first, the [CLS] token's, need be there.
+    """
     return ops.reduce_mean(attention[:, :, 0, :], 1)
 
 
@@ -75,8 +78,8 @@ def _invert(permutation: Tensor) -> Tensor:
 
 
 def _take(tokens: Tensor, ids: Tensor) -> Tensor:
-    """Gather tokens[b, ids[b]] in float32: [B, T, C] and int32 [B, K] → [B, K, C]."""
-    return ops.cast(ops.gather(ops.cast(tokens, mstype.float32), ids, 1, 1), tokens.dtype)
+    """Gather tokens[b, ids[b]]: [B, T, C] and int32 [B, K] → [B, K, C]."""
+    return ops.gather(tokens, ids, 1, 1)
 
 
 def _split(tokens: Tensor, ids_shuffle: Tensor, count: int) -> tuple[Tensor, Tensor]:

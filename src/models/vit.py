@@ -12,7 +12,7 @@ from mindspore.common.initializer import TruncatedNormal, initializer
 from src.config import ImageSize
 from src.errors import UserError
 from src.models.layers import Block, PatchEmbed, dense
-from src.models.ops import ACTIVATIONS
+from src.models.ops import ACTIVATIONS, choose_target, layer_norm
 from src.models.router import TokenRouter
 from src.schedules import Geometry, Plan, parse, resolve
 
@@ -51,7 +51,7 @@ class SkipViT(nn.Cell):
         pos_embed: Parameter,
         pos_drop: nn.Cell,
         blocks: nn.CellList,
-        norm: nn.LayerNorm,
+        norm: nn.Cell,
         head: nn.Dense,
         geometry: Geometry,
         plan: Plan,
@@ -152,6 +152,7 @@ def build(
     drop_path_rate: float = 0.0,
     act: str = "gelu_tanh",
     align_tokens: int = 1,
+    target: Optional[str] = None,
 ) -> SkipViT:
     """Build a SkipViT.
 
@@ -163,16 +164,17 @@ def build(
         drop_path_rate: Stochastic depth of the last block, rising linearly from 0 (arXiv 1603.09382).
         act: `gelu_tanh` or `gelu_erf`.
         align_tokens: Drops leave a multiple of so many tokens; 16 is what Ascend's cube unit works in.
+        target: `cpu` or `ascend`, whose kernels the network is written for; by default the device that is set.
 
     Raises:
-        UserError: Sizes that do not fit together, an unknown `act`, a refused spec.
+        UserError: Sizes that do not fit together, an unknown `act` or `target`, a refused spec.
     """
     geometry = Geometry.from_sizes(
         image_size, patch_size, embed_dim, depth, num_heads, mlp_ratio, num_classes, in_channels, align_tokens
     )
     if act not in ACTIVATIONS:
         raise UserError(f"model.act {act!r} is unknown; choose one of {', '.join(ACTIVATIONS)}")
-    plan = resolve(parse(tokens), geometry)
+    plan, target = resolve(parse(tokens), geometry), choose_target(target)
     rates = [drop_path_rate * i / max(depth - 1, 1) for i in range(depth)]
     positions = (1, 1 + geometry.num_patches, embed_dim)
     return SkipViT(
@@ -180,8 +182,10 @@ def build(
         cls_token=Parameter(initializer(TruncatedNormal(0.02), (1, 1, embed_dim)), name="cls_token"),
         pos_embed=Parameter(initializer(TruncatedNormal(0.02), positions), name="pos_embed"),
         pos_drop=nn.Dropout(p=drop_rate) if drop_rate else nn.Identity(),
-        blocks=nn.CellList([Block(embed_dim, num_heads, geometry.mlp_dim, act, drop_rate, rate) for rate in rates]),
-        norm=nn.LayerNorm((embed_dim,), epsilon=1e-6),
+        blocks=nn.CellList(
+            [Block(embed_dim, num_heads, geometry.mlp_dim, act, drop_rate, rate, target) for rate in rates]
+        ),
+        norm=layer_norm(embed_dim, target),
         head=dense(embed_dim, num_classes),
         geometry=geometry,
         plan=plan,

@@ -30,15 +30,15 @@ def main(argv: Sequence[str]) -> None:
         resolve(parse(spec), Geometry.from_config(config.model))
     if args.markdown:
         check_output(Path(args.markdown))
-    if args.estimate:
-        from src.ascend.cost_model import table
+    with dump_ir() as folder:
+        from src.ascend import check, cost_model, memory
 
-        text = table(config, specs)
-    else:
-        with dump_ir() as folder:
-            from src.ascend.check import check_config
-
-            text = check_config(config, specs, args.batch_size, folder)
+        if args.estimate:
+            text = cost_model.table(config, specs, folder)
+        elif args.bytes:
+            text = memory.report(config, specs, folder)
+        else:
+            text = check.check_config(config, specs, args.batch_size, folder)
     print(text)
     if args.markdown:
         Path(args.markdown).write_text(text, encoding="utf-8")
@@ -50,7 +50,9 @@ def _parser() -> cli.Parser:
         "--specs", nargs="+", metavar="SPEC", help="schedules (the configuration's); table1: all of the paper's Table 1"
     )
     parser.add_argument("--batch_size", type=cli.positive_int, default=2, metavar="N", help="images of a batch (2)")
-    parser.add_argument("--estimate", action="store_true", help="instead: what a step would take, on paper")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--estimate", action="store_true", help="instead: what a step would take, on paper")
+    instead.add_argument("--bytes", action="store_true", help="instead: bytes an image that the operators move")
     parser.add_argument("--markdown", metavar="FILE", help="write the report")
     return parser
 

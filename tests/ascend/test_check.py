@@ -10,16 +10,12 @@ import pytest
 from mindspore import Tensor, nn, ops
 
 from src.ascend.check import problems_of
-from src.ascend.cost_model import BYTES_PER_S, MEMORY_SHARE, estimate, table
 from src.ascend.graphs import Node, forward_graph, read_ir
 from src.ascend.operators import FIRST, OPERATORS
 from src.config import ModelConfig
-from src.models import trace_tokens
 from src.runtime import releases
-from src.schedules import Geometry, parse, resolve
-from src.schedules.paper import TABLE1
-from tests.helpers.commands import ROOT, SHARED, run_module
-from tests.helpers.configs import load
+from src.schedules import Geometry
+from tests.helpers.commands import SHARED, run_module
 
 VIT_S = Geometry.from_config(ModelConfig(num_classes=1000))
 
@@ -39,10 +35,11 @@ def test_the_table_of_operators_agrees_with_its_sources():
     "spec", [*(pytest.param(spec, marks=pytest.mark.slow) for spec in ("none", "6(45%)+fused")), "4,7(30%,30%)+10"]
 )
 def test_every_operator_of_the_forward_graph_has_a_route(spec):
-    net = mindcv.create_model("skipvit_s_16_224", tokens=spec).set_train(False)
+    net = mindcv.create_model("skipvit_s_16_224", tokens=spec, target="ascend").set_train(False)
     nodes = forward_graph(net, Tensor(np.zeros((1, 3, 224, 224), np.float32)))
     used = {node.primitive for node in nodes}
-    assert {"MatMul", "LayerNorm", "Softmax"} <= used
+    assert {"MatMul", "LayerNorm", "Softmax", "GeLU"} <= used
+    assert not used & {"Tanh", "Erf"}
     assert problems_of(nodes, training=False) == []
     if spec != "none":
         assert {"Gather", "ScatterNd"} <= used
@@ -96,8 +93,14 @@ def test_types_shapes_and_constants_are_looked_at():
     )
     nodes = read_ir(text)
     assert nodes == [
-        Node("Gather", frozenset({"float16", "int64"}), False, ()),
-        Node("Add", frozenset({"float32"}), True, (1e10,)),
+        Node(
+            "Gather",
+            frozenset({"float16", "int64"}),
+            False,
+            (),
+            (("float16", (4, 8)), ("int64", (2,)), ("float16", (2, 8))),
+        ),
+        Node("Add", frozenset({"float32"}), True, (1e10,), (("float32", (2, 8)), ("float32", ()))),
     ]
     assert problems_of(nodes, training=True) == [
         "Gather has no kernel for int64", "Add has a dynamic shape", "the constant 1e+10 of Add is beyond float16"
@@ -123,51 +126,6 @@ def test_the_command_checks_forward_and_training_graphs(tmp_path):
         assert "| 0 |" in row
     for name in ("NPUGetFloatStatusV2", "AdamWeightDecay", "SoftmaxCrossEntropyWithLogits", "Gather"):
         assert f"| {name} |" in report
-
-
-def test_the_estimate_follows_tokens_and_alignment():
-    dense = estimate(resolve(parse("none"), VIT_S), VIT_S, 128)
-    assert dense.moves == 0
-    assert dense.optimizer == pytest.approx(22_050_664 * 32 / (BYTES_PER_S * MEMORY_SHARE))
-    times = [estimate(resolve(parse(spec), VIT_S), VIT_S, 128).total for spec in TABLE1]
-    assert max(times) == times[0] == dense.total
-    twice = estimate(resolve(parse("none"), VIT_S), VIT_S, 256)
-    assert twice.attention == pytest.approx(2 * dense.attention)
-    config = load(ROOT / "configs" / "skipvit_s.yaml")
-    text = table(config, ["none", "6(55%)+11"])
-    assert "| `none` | 197 |" in text
-    assert "| 197 90 |" in text
-    assert "| +27.0% | +13.2% | 197 96 | +25.2% |" in text
-    assert "not run on a 910A" in text
-
-
-def test_float16_keeps_the_tokens_and_the_logits_of_float32():
-    """What O2 computes on CPU: logits within 2% of the largest, 99% of the kept tokens the same."""
-    sizes = {
-        "tokens": "2,3(40%,40%)+5",
-        "image_size": 128,
-        "patch_size": 8,
-        "embed_dim": 64,
-        "depth": 6,
-        "num_heads": 4,
-    }
-    images = Tensor(np.random.RandomState(0).standard_normal((8, 3, 128, 128)), ms.float32)
-    ms.set_seed(0)
-    single = mindcv.create_model("skipvit_s_16_224", **sizes).set_train(False)
-    for name, weight in single.parameters_and_names():
-        if name.endswith("weight"):
-            weight.set_data(weight * 6)  # as sharp as a trained network's attention
-    half = mindcv.create_model("skipvit_s_16_224", **sizes).set_train(False)
-    for mine, its in zip(half.get_parameters(), single.get_parameters()):
-        mine.set_data(its.value().copy())
-    ms.amp.auto_mixed_precision(half, "O2")
-    expected, logits = single(images).asnumpy(), half(images).asnumpy().astype(np.float32)
-    assert np.isfinite(logits).all()
-    assert np.abs(logits - expected).max() < 0.02 * np.abs(expected).max()
-    kept, kept_half = trace_tokens(single, images), trace_tokens(half, images)
-    assert kept.keys() == kept_half.keys() == {2, 3}
-    pairs = [(set(a), set(b)) for block in kept for a, b in zip(kept[block], kept_half[block])]
-    assert sum(len(a & b) for a, b in pairs) >= 0.99 * sum(len(a) for a, _ in pairs)
 
 
 @pytest.mark.parametrize("release", ["2.2.14", "2.5.0", "2.10.0"])

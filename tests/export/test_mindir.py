@@ -1,9 +1,12 @@
 """MindIR: what is written computes what the network computes."""
 
+import re
+
 import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn
+from mindspore.train.mind_ir_pb2 import ModelProto
 
 from src.errors import RunError, UserError
 from src.export import mindir
@@ -39,6 +42,28 @@ def test_exported_files_compute_the_network(trained, tmp_path, capsys, batch, tr
     assert str(output) in printed
     assert "largest difference" in printed
     assert [path.name for path in tmp_path.glob("*.mindir")] == ["out.mindir"]
+
+
+def operators_of(path):
+    model = ModelProto()
+    model.ParseFromString(path.read_bytes())
+    nodes = [node for graph in (model.graph, *model.functions) for node in graph.node]
+    return {node.op_type.split("::")[-1].split(":")[0] for node in nodes}, dict(model.user_info)
+
+
+@pytest.mark.parametrize("target", ["cpu", "ascend"])
+def test_the_file_holds_the_kernels_of_its_target_and_says_what_was_verified(trained, tmp_path, capsys, target):
+    config, checkpoint, net = trained
+    output = tmp_path / "out.mindir"
+    mindir.export_checkpoint(config, checkpoint, output, 2, tolerance=1e-4, target=target)
+    operators, said = operators_of(output)
+    assert ("GeLU" in operators, "Tanh" in operators) == ((True, False) if target == "ascend" else (False, True))
+    assert said["target"] == target
+    assert said["tokens"] == "2(50%)+4"
+    assert re.fullmatch(r"largest difference \S+ on CPU", said["verified"])
+    assert f"for {target}, {said['verified']}" in capsys.readouterr().out
+    images = Tensor(np.random.RandomState(0).standard_normal((2, 3, 16, 24)).astype(np.float32))
+    assert np.abs(nn.GraphCell(ms.load(str(output)))(images).asnumpy() - net(images).asnumpy()).max() < 1e-4
 
 
 @pytest.mark.parametrize("spoilt", [1.0, np.nan])

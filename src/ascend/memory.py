@@ -1,0 +1,109 @@
+"""Bytes that the operators of a graph move in memory, an image, counted from the graph itself.
+
+Every operator reads each of its inputs and writes each of its outputs once, as on a device that runs it as a kernel of
+its own. The graphs of two batch sizes are compared, so that weights, of which a batch of any size moves the same, drop
+out. What the graph engine fuses is not counted here.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from src import markdown
+from src.ascend import networks
+from src.ascend.graphs import Node, compiled_graph
+from src.ascend.operators import OPERATORS
+from src.config import Config, with_tokens
+from src.runtime import device
+
+BATCHES = (2, 4)
+SHOWN = 0.5  # MB an image; operators below are one row
+MINDCV = "MindCV's VisionTransformer"
+
+Built = tuple[object, tuple]
+
+
+def megabytes(nodes: Mapping[int, Sequence[Node]]) -> dict[str, float]:
+    """Return MB (10^6 bytes) an image by operator, from the graphs of two batch sizes."""
+    small, large = sorted(nodes)
+    moved = {batch: _by_operator(nodes[batch]) for batch in (small, large)}
+    names = moved[small].keys() | moved[large].keys()
+    return {name: (moved[large][name] - moved[small][name]) / (large - small) / 1e6 for name in names}
+
+
+def training_megabytes(config: Config, folder: Path) -> dict[str, float]:
+    """Return MB an image by operator of a configuration's training step.
+
+    Args:
+        folder: Where MindSpore writes its graphs (`src.ascend.graphs.dump_ir`).
+    """
+    return _count(folder, lambda batch: networks.training_step(config, batch))
+
+
+def forward_megabytes(config: Config, folder: Path) -> dict[str, float]:
+    """Return MB an image by operator of a configuration's forward pass, in the precision of its training."""
+    from src.models import from_config
+
+    network = from_config(config.model, config.train.amp_level, "ascend").set_train(False)
+    return _count(
+        folder,
+        lambda batch: (network, (networks.zero_images(config, batch), *network.sample(batch, 0))),
+    )
+
+
+def report(config: Config, specs: Sequence[str], folder: Path) -> str:
+    """Return MB an image of schedules and of MindCV's class, in all and by operator, as Markdown.
+
+    Raises:
+        UserError: MindCV's class has no such size.
+    """
+    device.set_up("CPU", fused_kernels="off")
+    network = networks.mindcv_network(config).set_train(False)
+    forward = {MINDCV: _count(folder, lambda batch: (network, (networks.zero_images(config, batch),)))}
+    training = {MINDCV: _count(folder, lambda batch: networks.mindcv_step(config, batch))}
+    for spec in specs:
+        configured = with_tokens(config, spec)
+        forward[f"`{spec}`"] = forward_megabytes(configured, folder)
+        training[f"`{spec}`"] = training_megabytes(configured, folder)
+    total = sum(training[MINDCV].values())
+    rows = [
+        [name, _mb(forward[name]), _mb(training[name]), f"{100 * (sum(training[name].values()) / total - 1):+.0f}%"]
+        for name in training
+    ]
+    parts = markdown.table(["MB an image", "forward", "training", "beside MindCV's"], rows)
+    return f"{parts}\n{_operators(training)}\n{config.model.name}, {config.train.amp_level}. Not run on a 910A.\n"
+
+
+def _count(folder: Path, build: Callable[[int], Built]) -> dict[str, float]:
+    nodes = {}
+    for batch in BATCHES:
+        cell, inputs = build(batch)
+        nodes[batch] = compiled_graph(folder, cell, *inputs)
+    return megabytes(nodes)
+
+
+def _by_operator(nodes: Sequence[Node]) -> Counter[str]:
+    moved: Counter[str] = Counter()
+    for node in nodes:
+        operator = OPERATORS.get(node.primitive)
+        if operator is None or operator.computes:
+            moved[node.primitive] += node.moved
+    return moved
+
+
+def _operators(training: dict[str, dict[str, float]]) -> str:
+    """Return the table of the operators of training steps; small ones are one row."""
+    names = sorted({name for by in training.values() for name in by}, key=lambda n: -max(_of(training, n)))
+    large = [name for name in names if max(_of(training, name)) >= SHOWN]
+    rows = [[name, *(f"{value:.1f}" for value in _of(training, name))] for name in large]
+    rest = [sum(by.get(name, 0.0) for name in names if name not in large) for by in training.values()]
+    rows.append([f"{len(names) - len(large)} others", *(f"{value:.1f}" for value in rest)])
+    return markdown.table(["training, MB an image", *training], rows)
+
+
+def _of(training: dict[str, dict[str, float]], name: str) -> list[float]:
+    return [by.get(name, 0.0) for by in training.values()]
+
+
+def _mb(by: dict[str, float]) -> str:
+    return f"{sum(by.values()):.0f}"

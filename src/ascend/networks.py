@@ -1,0 +1,82 @@
+"""The networks and training steps whose graphs are looked at: ours, and MindCV's class of the same size."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from src.config import Config, sides
+from src.errors import UserError
+from src.schedules import Geometry
+
+if TYPE_CHECKING:
+    from mindspore import Tensor, nn
+
+
+def zero_images(config: Config, batch_size: int) -> "Tensor":
+    """Return a batch of black images, float32 [B, 3, H, W]."""
+    from mindspore import Tensor
+
+    return Tensor(np.zeros((batch_size, 3, *sides(config.model.image_size)), np.float32))
+
+
+def training_step(config: Config, batch_size: int) -> tuple["nn.Cell", tuple]:
+    """Return a configuration's training step, written for Ascend, and inputs of it."""
+    from src.models import from_config
+    from src.training.state import create_train_state, make_train_step
+
+    state = create_train_state(config, lambda: from_config(config.model, config.train.amp_level, "ascend"), [1e-4])
+    step = make_train_step(state, config, config.model.tokens)
+    return step, (zero_images(config, batch_size), _labels(config, batch_size), *step.network.sample(batch_size, 0))
+
+
+def mindcv_network(config: Config) -> "nn.Cell":
+    """Return MindCV's VisionTransformer of a configuration's sizes and precision.
+
+    Raises:
+        UserError: MindCV's class has no such size.
+    """
+    from mindcv.models.vit import VisionTransformer
+    from mindspore import amp
+
+    sizes = Geometry.from_config(config.model)
+    rows, columns = sizes.grid
+    if rows != columns:
+        raise UserError("MindCV's VisionTransformer takes square images alone; set model.image_size to one number")
+    network = VisionTransformer(
+        rows * sizes.patch_size, sizes.patch_size, embed_dim=sizes.embed_dim, depth=sizes.depth,
+        num_heads=sizes.num_heads, mlp_ratio=sizes.mlp_dim / sizes.embed_dim, num_classes=sizes.num_classes,
+    )  # fmt: skip
+    amp.auto_mixed_precision(network, config.train.amp_level)
+    return network
+
+
+def mindcv_step(config: Config, batch_size: int) -> tuple["nn.Cell", tuple]:
+    """Return a training step of MindCV's class with our loss, loss scale and clipping, and inputs of it."""
+    from mindspore import nn
+
+    from src.training.loss import Loss
+    from src.training.optimizer import make_scaler
+    from src.training.step import TrainStep
+
+    network = mindcv_network(config)
+    classes = Geometry.from_config(config.model).num_classes
+    step = TrainStep(
+        network,
+        Loss(classes, config.train.label_smoothing),
+        nn.Momentum(
+            network.trainable_params(), 1e-4, 0.9
+        ),  # whichever it is: bytes of weights do not grow with a batch
+        make_scaler(config),
+        None,
+        config.train.clip_norm,
+        checks_overflow=True,
+    )
+    return step.set_train(), (zero_images(config, batch_size), _labels(config, batch_size))
+
+
+def _labels(config: Config, batch_size: int) -> "Tensor":
+    from mindspore import Tensor
+
+    if not (config.data.mixup or config.data.cutmix):
+        return Tensor(np.zeros(batch_size, np.int32))
+    return Tensor(np.zeros((batch_size, Geometry.from_config(config.model).num_classes), np.float32))
