@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 DEVICES = ("CPU", "Ascend")
 FUSION_FLAGS = "--enable_expand_ops=LayerNorm,LayerNormGrad"
+AVX512 = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}  # what LLVM's skylake-avx512 takes for granted
 
 log = logging.getLogger("skipvit")
 
@@ -137,6 +138,15 @@ def compile_ahead(cell: "nn.Cell", *inputs: "Tensor") -> None:
         os.chdir(here)
 
 
+def fusion_flags() -> str:
+    """Return AKG's flags: it compiles for AVX2 unless it is told that the processor has AVX-512."""
+    try:
+        features = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return FUSION_FLAGS
+    return f"{FUSION_FLAGS} --cpu_feature=avx512" if set(features.split()) >= AVX512 else FUSION_FLAGS
+
+
 def _start_fusion() -> Optional[str]:
     """Switch AKG on and compile a first kernel with it; return why that fails, if it does."""
     import mindspore as ms
@@ -149,7 +159,7 @@ def _start_fusion() -> Optional[str]:
     cache, probe, inputs = Path(os.environ["MS_COMPILER_CACHE_PATH"]), Probe(), ms.Tensor([0.5, -0.5], ms.float32)
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        ms.set_context(enable_graph_kernel=True, graph_kernel_flags=FUSION_FLAGS)
+        ms.set_context(enable_graph_kernel=True, graph_kernel_flags=fusion_flags())
         compile_ahead(probe, inputs)
         probe(inputs).asnumpy()
     except (OSError, RuntimeError) as error:

@@ -11,6 +11,12 @@ from src.schedules import Geometry, Phase, parse, resolve
 from src.training.checkpoint import TrainingProgress
 from src.training.optimizer import peak_lr
 
+# docs/ascend.md, counted by `ascend_check --bytes` of ViT-S
+ERF_ON_ASCEND = (
+    "model.act gelu_erf: Ascend 910A has no one operator for it; elementary ones move 1.5 times the bytes of a dense"
+    " training step, and its gradient in MindSpore 2.10 has a route since 2.6 alone; gelu_tanh is one operator"
+)
+
 log = logging.getLogger("skipvit")
 
 
@@ -31,6 +37,8 @@ def log_setup(
         group.size, "es" if group.size > 1 else "", batch, batch * group.size, peak_lr(config, group.size),
         _lr_rule(config),
     )  # fmt: skip
+    if config.runtime.device_target == "Ascend" and config.model.act == "gelu_erf":
+        log.warning(ERF_ON_ASCEND)
     for phase in phases:
         plan = resolve(parse(phase.tokens), geometry)
         log.info(

@@ -8,7 +8,7 @@ from mindspore import Tensor, nn, ops
 
 from src.errors import UserError
 from src.models import trace_tokens
-from src.models.ops import Gelu, gelu
+from src.models.ops import Gelu, OneOperatorGelu, gelu
 
 SIZES = {
     "tokens": "2,3(40%,40%)+5", "image_size": 64, "patch_size": 8, "embed_dim": 64, "depth": 6, "num_heads": 4,
@@ -91,7 +91,20 @@ def test_float16_by_one_operator_agrees_with_float16_by_products(pair):
 
 def test_erf_has_no_operator_of_its_own():
     assert isinstance(gelu("gelu_erf", "ascend"), Gelu)
-    assert isinstance(gelu("gelu_tanh", "cpu"), Gelu)
+
+
+@pytest.mark.parametrize(("cell", "error"), [(Gelu("gelu_tanh"), 1e-3), (OneOperatorGelu(), 1e-6)])
+def test_both_ways_to_compute_gelu_are_the_tanh_formula(cell, error):
+    """The products' error is that of MindSpore's Tanh on CPU; fused kernels' and the one operator's is rounding."""
+    x = np.concatenate([np.linspace(-12, 12, 20001), [-50, 0, 1e-30, 50]]).astype(np.float32)
+    exact, wide = x.astype(np.float64), np.clip(x.astype(np.float64), -1e3, 1e3)
+    inner = np.sqrt(2 / np.pi) * (wide + 0.044715 * wide**3)
+    tanh = np.tanh(inner)
+    out = cell(Tensor(x)).asnumpy()
+    assert (np.abs(out - 0.5 * exact * (1 + tanh)) <= error * np.maximum(1, np.abs(exact))).all()
+    slope = 0.5 * (1 + tanh) + 0.5 * wide * (1 - tanh**2) * np.sqrt(2 / np.pi) * (1 + 3 * 0.044715 * wide**2)
+    x, slope = x[np.abs(x) < 40], slope[np.abs(x) < 40]
+    assert np.abs(ops.grad(cell)(Tensor(x)).asnumpy() - slope).max() < error
 
 
 def test_an_unknown_target_is_refused():

@@ -112,3 +112,16 @@ def test_two_runs_of_a_seed_end_in_the_same_weights_with_and_without_fused_kerne
         first, second = results[kernels, 1], results[kernels, 2]
         assert all((first[name] == second[name]).all() for name in first.files)
     assert np.allclose(results["on", 1]["losses"], results["off", 1]["losses"], rtol=1e-4)
+
+
+def test_fused_kernels_are_compiled_for_avx512_where_the_processor_has_all_of_it(monkeypatch):
+    features = "flags : fpu avx2 avx512f avx512bw avx512cd avx512dq avx512vl"
+    for text, expected in [(features, True), (features.replace("avx512bw", ""), False), ("flags : avx2", False)]:
+        monkeypatch.setattr(device.Path, "read_text", lambda path, encoding, text=text: text)
+        assert ("--cpu_feature=avx512" in device.fusion_flags()) == expected
+
+    def missing(path, encoding):
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(device.Path, "read_text", missing)
+    assert device.fusion_flags() == device.FUSION_FLAGS
