@@ -68,14 +68,12 @@ def _verified(config: Config, difference: float) -> str:
 
 
 def _describe(path: Path, said: dict[str, str]) -> None:
-    """Write into a MindIR file what it is, as its `user_info`."""
-    from mindspore.train.mind_ir_pb2 import ModelProto
+    """Write into a MindIR file what it is, as its `user_info`: a message's fields may be appended to it."""
+    from src.runtime.releases import user_info
 
-    model = ModelProto()
-    model.ParseFromString(path.read_bytes())
-    model.user_info.update(said)
     path.chmod(0o600)  # MindSpore's files are read-only
-    path.write_bytes(model.SerializeToString())
+    with path.open("ab") as file:
+        file.write(user_info(said))
 
 
 def _export(written: "nn.Cell", network: "nn.Cell", path: Path, batch_size: int, config: Config) -> float:

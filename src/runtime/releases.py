@@ -4,6 +4,7 @@ Run on 2.7.0 and 2.10.0. 2.2 to 2.6 need an older Python or an Ascend machine an
 """
 
 import mindspore as ms
+from mindspore.train.mind_ir_pb2 import ModelProto
 
 PRECISION_MODE = "allow_fp32_to_fp16"
 
@@ -29,6 +30,18 @@ def set_ascend() -> None:
         device_context.ascend.op_precision.precision_mode(PRECISION_MODE)
     else:
         ms.set_context(ascend_config={"precision_mode": PRECISION_MODE})
+
+
+def user_info(said: dict[str, str]) -> bytes:
+    """Return the bytes of a MindIR file that has only its `user_info`: a list of entries in 2.7, a map later."""
+    model = ModelProto()
+    if hasattr(model.user_info, "add"):
+        for key, value in said.items():
+            entry = model.user_info.add()
+            entry.key, entry.value = key, value
+    else:
+        model.user_info.update(said)
+    return bytes(model.SerializeToString())
 
 
 def _release() -> tuple[int, int]:

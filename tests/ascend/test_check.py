@@ -3,7 +3,6 @@
 import json
 from types import SimpleNamespace
 
-import mindcv
 import mindspore as ms
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from src.ascend.check import problems_of
 from src.ascend.graphs import Node, forward_graph, read_ir
 from src.ascend.operators import FIRST, OPERATORS
 from src.config import ModelConfig
+from src.models import from_config
 from src.runtime import releases
 from src.schedules import Geometry
 from tests.helpers.commands import SHARED, run_module
@@ -35,7 +35,7 @@ def test_the_table_of_operators_agrees_with_its_sources():
     "spec", [*(pytest.param(spec, marks=pytest.mark.slow) for spec in ("none", "6(45%)+fused")), "4,7(30%,30%)+10"]
 )
 def test_every_operator_of_the_forward_graph_has_a_route(spec):
-    net = mindcv.create_model("skipvit_s_16_224", tokens=spec, target="ascend").set_train(False)
+    net = from_config(ModelConfig(num_classes=1000, tokens=spec), target="ascend").set_train(False)
     nodes = forward_graph(net, Tensor(np.zeros((1, 3, 224, 224), np.float32)))
     used = {node.primitive for node in nodes}
     assert {"MatMul", "LayerNorm", "Softmax", "GeLU"} <= used
@@ -108,7 +108,7 @@ def test_types_shapes_and_constants_are_looked_at():
 
 
 def test_a_dynamic_batch_is_found_in_an_exported_graph():
-    net = mindcv.create_model("skipvit_ti_16_224", image_size=32, depth=1).set_train(False)
+    net = from_config(ModelConfig("skipvit_ti_16_224", num_classes=1000, image_size=32, depth=1)).set_train(False)
     nodes = forward_graph(net, Tensor(shape=[None, 3, 32, 32], dtype=ms.float32))
     assert any("has a dynamic shape" in problem for problem in problems_of(nodes, training=False))
 

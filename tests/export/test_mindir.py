@@ -48,7 +48,9 @@ def operators_of(path):
     model = ModelProto()
     model.ParseFromString(path.read_bytes())
     nodes = [node for graph in (model.graph, *model.functions) for node in graph.node]
-    return {node.op_type.split("::")[-1].split(":")[0] for node in nodes}, dict(model.user_info)
+    info = model.user_info  # a list of entries in MindSpore 2.7
+    said = {entry.key: entry.value for entry in info} if hasattr(info, "add") else dict(info)
+    return {node.op_type.split("::")[-1].split(":")[0] for node in nodes}, said
 
 
 @pytest.mark.parametrize("target", ["cpu", "ascend"])
