@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src import markdown
-from src.benchmarks.peers import INSTALL, Peer, PeerSizes, missing
+from src.benchmarks.peers import Peer, PeerSizes, is_installed
 from src.benchmarks.timing import Timing, interleave, share_of_ideal
-from src.config import Config, dump, load, sides, with_tokens
+from src.config import Config, dump, sides, with_tokens
 from src.errors import RunError
 from src.runtime import device
 from src.runtime.environment import environment, one_line
@@ -31,23 +31,21 @@ Run = Callable[[], None]
 log = logging.getLogger("skipvit")
 
 
-def measure(
-    config: Config, specs: Sequence[str], pairs: int, steps: int, peers: Sequence[str], data: str = ""
-) -> Report:
+def measure(config: Config, specs: Sequence[str], pairs: int, steps: int, peers: Sequence[str]) -> Report:
     """Measure every spec and peer, and describe the conditions.
 
     Args:
-        specs: The dense model's first: gains are over it.
+        specs: Schedules; gains are over the dense model, which is added.
         pairs: Rounds in which every contestant has a turn.
         steps: Timed steps of a turn.
         peers: Kinds of `src.benchmarks.peers`.
-        data: A configuration whose data pipeline is timed too; empty for none.
     """
+    specs = list(dict.fromkeys(["none", *(str(parse(spec)) for spec in specs)]))
+    plans = {spec: resolve(parse(spec), Geometry.from_config(config.model)) for spec in specs}
     set_up(config)
     sizes = peer_sizes(config)
-    workers = [Peer(kind, sizes) for kind in peers if _is_installed(kind)]
+    workers = [Peer(kind, sizes) for kind in peers if kind != "timm" and is_installed(kind)]  # timm: with --data
     probes = {spec: _probe_elsewhere(with_tokens(config, spec)) for spec in specs}
-    plans = {spec: resolve(parse(spec), Geometry.from_config(config.model)) for spec in specs}
     contestants, token_ops = _contestants(config, sizes, plans)
     for worker in workers:
         contestants.update(worker.contestants())
@@ -66,8 +64,6 @@ def measure(
     }
     for worker in workers:
         worker.close()
-    if data:
-        report["data_img_s"] = _time_data(load(data))
     return report
 
 
@@ -133,8 +129,6 @@ def table(report: Report) -> str:
             for peer in report["peers"]
         ]
         text += "\n" + markdown.table(["peer", "img/s", "our dense model is"], peers)
-    if "data_img_s" in report:
-        text += f"\nThe data pipeline alone: {report['data_img_s']:.0f} img/s\n"
     return f"{text}\n{one_line(report['environment'])}\n"
 
 
@@ -264,24 +258,3 @@ def _run_probe(file: Path, variables: Mapping[str, str]) -> dict[str, float]:
     if done.returncode:
         raise RunError(f"measuring in a process of its own failed: {done.stderr.strip()[-300:]}")
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def _is_installed(kind: str) -> bool:
-    absent = missing(kind)
-    if absent:
-        log.warning("--peer %s is left out: %s not installed; %s", kind, ", ".join(absent), INSTALL)
-    return not absent
-
-
-def _time_data(config: Config) -> float:
-    """Measure images per second of one epoch of a configuration's training data, without a model."""
-    from src.data.datasets import open_dataset
-    from src.data.loaders import batches, train_loader
-
-    dataset = open_dataset(config.data)
-    device.set_seeds(config.train.seed, 1)
-    loader = train_loader(dataset, config, config.model.num_classes or len(dataset.classes), epoch=1)
-    started, images = time.perf_counter(), 0
-    for batch, _ in batches(loader, output_numpy=True):
-        images += len(batch)
-    return images / (time.perf_counter() - started)

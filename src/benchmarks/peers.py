@@ -4,24 +4,31 @@
 its ONNX export in onnxruntime. `mindcv`: MindCV's VisionTransformer class with MindCV's AdamW, as it comes.
 
 A worker (python -m src.benchmarks.peers KIND SIZES) reads a contestant's name a line, runs it once and answers with
-a line.
+a line. `timm`: timm's data pipeline (`src.benchmarks.timm_pipeline`).
 """
 
 import importlib.util
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Union
 
 import numpy as np
 
-INSTALL = "pip install torch transformers onnx onnxscript onnxruntime"
-NEEDS = {"transformers": ("torch", "transformers", "onnx", "onnxscript", "onnxruntime"), "mindcv": ()}
+from src.benchmarks.timm_pipeline import PipelineSettings, timm_pipeline
+
+NEEDS = {
+    "transformers": ("torch", "transformers", "onnx", "onnxscript", "onnxruntime"), "mindcv": (),
+    "timm": ("torch", "torchvision", "timm"),
+}  # fmt: skip
+
+log = logging.getLogger("skipvit")
 
 
 @dataclass(frozen=True)
@@ -46,10 +53,10 @@ class PeerSizes:
 class Peer:
     """A process that runs contestants when it is told to."""
 
-    def __init__(self, kind: str, sizes: PeerSizes) -> None:
+    def __init__(self, kind: str, settings: Union[PeerSizes, PipelineSettings]) -> None:
         # our settings for MindSpore's CPU kernels are not part of how others run
         environment = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "MS_COMPILER_CACHE_PATH")}
-        command = [sys.executable, "-m", "src.benchmarks.peers", kind, json.dumps(asdict(sizes))]
+        command = [sys.executable, "-m", "src.benchmarks.peers", kind, json.dumps(asdict(settings))]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, env=environment
         )
@@ -61,15 +68,16 @@ class Peer:
 
     def contestants(self) -> dict[str, Callable[[], None]]:
         """Return one training step or inference of each contestant, by name, which starts with "train" or "infer"."""
-        return {name: partial(self._run, name) for name in self.names}
+        return {name: partial(self.run, name) for name in self.names}
 
     def close(self) -> None:
         self.input.close()
         self.process.wait(timeout=30)
 
-    def _run(self, name: str) -> None:
+    def run(self, name: str) -> Any:
+        """Run a contestant once, and return what it returns if that is a number."""
         self.input.write(name + "\n")
-        self._answer()
+        return self._answer()
 
     def _answer(self) -> Any:
         line = self.output.readline()
@@ -78,9 +86,14 @@ class Peer:
         return json.loads(line)
 
 
-def missing(kind: str) -> list[str]:
-    """Return the packages that a peer needs and that are not installed."""
-    return [name for name in NEEDS[kind] if importlib.util.find_spec(name) is None]
+def is_installed(kind: str) -> bool:
+    """Tell whether the packages that a peer needs are installed; log a line if not."""
+    absent = [name for name in NEEDS[kind] if importlib.util.find_spec(name) is None]
+    if absent:
+        log.warning(
+            "--peer %s is left out: %s not installed; pip install %s", kind, ", ".join(absent), " ".join(NEEDS[kind])
+        )
+    return not absent
 
 
 def _transformers(sizes: PeerSizes) -> tuple[dict[str, Callable[[], object]], dict[str, str]]:
@@ -150,16 +163,19 @@ def _mindcv(sizes: PeerSizes) -> tuple[dict[str, Callable[[], object]], dict[str
     return {"train MindCV float32": lambda: step(images, labels).asnumpy()}, {"mindcv": version("mindcv")}
 
 
-def _serve(kind: str, sizes: PeerSizes) -> None:
+def _serve(kind: str, settings: dict[str, Any]) -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever the libraries print is no answer
-    runs, versions = {"transformers": _transformers, "mindcv": _mindcv}[kind](sizes)
+    if kind == "timm":
+        runs, versions = timm_pipeline(PipelineSettings(**settings))
+    else:
+        runs, versions = {"transformers": _transformers, "mindcv": _mindcv}[kind](PeerSizes(**settings))
     print(json.dumps(list(runs)), file=answers)
     print(json.dumps(versions), file=answers)
     for line in sys.stdin:
-        runs[line.strip()]()
-        print("true", file=answers)
+        result = runs[line.strip()]()
+        print(json.dumps(result if isinstance(result, float) else True), file=answers)
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1], PeerSizes(**json.loads(sys.argv[2])))
+    _serve(sys.argv[1], json.loads(sys.argv[2]))

@@ -64,10 +64,12 @@ Share = Annotated[float, Strict(), Field(gt=0, le=1), _NUMBER]
 PartialShare = Annotated[float, Strict(), Field(gt=0, lt=1), _NUMBER]
 Probability = Annotated[float, Strict(), Field(ge=0, lt=1), _NUMBER]
 ImageSize = Union[Size, Annotated[tuple[Size, Size], _SEQUENCE]]
-Range = Annotated[tuple[Positive, Positive], _SEQUENCE]
+Strength = Annotated[float, Strict(), Field(ge=0, le=10), _NUMBER]
+Ratio = Annotated[float, Strict(), Field(ge=0.01, le=100), _NUMBER]
+Range = Annotated[tuple[Ratio, Ratio], _SEQUENCE]
 ShareRange = Annotated[tuple[Share, Share], _SEQUENCE]
-Channels = Annotated[tuple[StrictFloat, StrictFloat, StrictFloat], _SEQUENCE]
-PositiveChannels = Annotated[tuple[Positive, Positive, Positive], _SEQUENCE]
+Channels = Annotated[tuple[Fraction, Fraction, Fraction], _SEQUENCE]
+PositiveChannels = Annotated[tuple[Share, Share, Share], _SEQUENCE]
 
 _CLOSED = ConfigDict(extra="forbid", allow_inf_nan=False)
 _STEP = (Role.STEP_TIME,)
@@ -116,7 +118,7 @@ class DataConfig:
     )
     batch_size: Count = key(128, "images of a step, of each process", *_DATA)
     workers: Annotated[int, Strict(), Field(ge=1, le=512)] = key(
-        2, "threads that read and augment images", *_DATA, Role.RESUMABLE
+        2, "processes that read and augment images; 1: this one does, in a thread", *_DATA, Role.RESUMABLE
     )
     mean: Channels = key((0.485, 0.456, 0.406), "mean of each channel, of pixels from 0 to 1", *_DATA)
     std: PositiveChannels = key(
@@ -127,11 +129,15 @@ class DataConfig:
     scale: ShareRange = key((0.08, 1.0), "area of a random crop, [smallest, largest], relative to the image", *_FOLDER)
     ratio: Range = key((0.75, 1.3333), "aspect ratio of a random crop, [smallest, largest]", *_FOLDER)
     hflip: Fraction = key(0.5, "probability of a horizontal flip", *_DATA)
-    color_jitter: Optional[NonNegative] = key(
-        None, "strength of colour jitter; not together with `auto_augment`", *_DATA
-    )
+    color_jitter: Optional[Strength] = key(None, "strength of colour jitter; not together with `auto_augment`", *_DATA)
     auto_augment: Optional[str] = key(None, "MindCV's policy, such as `randaug-m9-mstd0.5-inc1`", *_DATA)
+    repeats: UpTo1000 = key(
+        1, "times that an image stands in an epoch's order, each augmented differently; 3 in DeiT's recipe", *_DATA
+    )
     random_erasing: Fraction = key(0.0, "probability of random erasing", *_DATA)
+    random_erasing_mode: Literal["const", "pixel"] = key(
+        "const", "what is erased becomes the mean colour, or a random colour a pixel", *_DATA
+    )
     mixup: NonNegative = key(0.0, "mixup's alpha; 0: off", *_DATA)
     cutmix: NonNegative = key(0.0, "CutMix's alpha; 0: off", *_DATA)
     mixup_prob: Fraction = key(1.0, "probability that a batch is mixed by mixup or CutMix", *_DATA)

@@ -224,10 +224,14 @@ def _open_cifar(name: str, root: Path, subsets: dict[str, str]) -> Dataset:
                 )
     splits = {}
     for split, subset in subsets.items():
-        files = [file for part in _cifar_parts(subset) for file in sorted(root.glob(CIFAR_FILES[name, part][1]))]
-        num_images = sum(file.stat().st_size // CIFAR_RECORD[name] for file in files)
+        num_images = sum(file.stat().st_size // CIFAR_RECORD[name] for file in cifar_files(root, name, subset))
         splits[split] = Split(root, subset, num_images)
     return Dataset(CIFAR10_CLASSES if name == "cifar10" else tuple(map(str, range(100))), splits)
+
+
+def cifar_files(root: Path, name: str, subset: str) -> list[Path]:
+    """Return the files of a part of CIFAR, in order."""
+    return [file for part in _cifar_parts(subset) for file in sorted(root.glob(CIFAR_FILES[name, part][1]))]
 
 
 def _cifar_parts(subset: str) -> tuple[str, ...]:

@@ -1,7 +1,6 @@
 """Loaders of images, from MindCV's data sets and transforms."""
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -9,70 +8,51 @@ import mindspore as ms
 import mindspore.dataset as ds
 import numpy as np
 from mindcv.data import create_dataset, create_loader
-from mindcv.data.mixup import Mixup
 
 from src.config import Config, DataConfig
+from src.data.augment import reason
 from src.data.datasets import Dataset
-from src.data.seeded import Seeded
-from src.data.transforms import file_transforms, seeded, train_transforms, val_transforms
-from src.errors import RunError, UserError, short_message
+from src.data.training import Epoch
+from src.data.transforms import file_transforms, val_transforms
+from src.errors import RunError, UserError
 from src.runtime.distributed import SINGLE_PROCESS, ProcessGroup
 
 
-def train_loader(
-    dataset: Dataset, config: Config, num_classes: int, epoch: int, group: ProcessGroup = SINGLE_PROCESS
-) -> ds.Dataset:
-    """Load one epoch of shuffled, augmented batches: images float32 [B, 3, H, W] and labels.
-
-    Labels are int32 [B], or float32 [B, classes] with mixup or CutMix. The order depends on the run's seed and the
-    epoch alone: a step takes the next images for all processes of the group, each its part; the rest that would not
-    fill a batch for all is left out. Augmentation depends on the seeds in force (`src.runtime.device.set_seeds`).
-    """
-    data = config.data
-    steps = steps_of_epoch(dataset, config, group)
-    order = np.random.default_rng([config.train.seed, epoch]).permutation(dataset.splits["train"].num_images)
-    order = order[: steps * group.size * data.batch_size].reshape(steps, group.size, data.batch_size)
-    key = (config.train.seed, epoch)
-    loader = create_loader(
-        _images(dataset, "train", data, order[:, group.rank].ravel()),
-        batch_size=data.batch_size,
-        drop_remainder=True,
-        is_training=True,
-        transform=seeded(train_transforms(data, config.model.image_size), key),
-        num_parallel_workers=_workers(data),
-    )
-    if data.mixup or data.cutmix:
-        mix = Mixup(data.mixup, data.cutmix, prob=data.mixup_prob, num_classes=num_classes, label_smoothing=0.0)
-        columns = loader.get_col_names()
-        loader = loader.map(Seeded(mix, *key), columns, num_parallel_workers=_workers(data))
-    return loader
-
-
-def steps_of_epoch(dataset: Dataset, config: Config, group: ProcessGroup = SINGLE_PROCESS) -> int:
-    """Return the training steps of an epoch."""
-    return dataset.splits["train"].num_images // (config.data.batch_size * group.size)
-
-
-def batches(loader: ds.Dataset, sink: bool = False, output_numpy: bool = False) -> Iterator[tuple]:
-    """Yield one epoch of a loader's batches.
+def train_batches(epoch: Epoch, sink: bool = False) -> Iterator[tuple]:
+    """Yield an epoch's training batches as tensors.
 
     Args:
         sink: Have MindSpore send them to the device ahead of their use, through its queue. Not for CPU.
-        output_numpy: Yield NumPy arrays instead of tensors.
+
+    Raises:
+        RunError: An image cannot be read or augmented, or a worker died.
+    """
+    if not sink:
+        for images, labels in epoch:
+            yield ms.Tensor.from_numpy(images), ms.Tensor.from_numpy(labels)
+        return
+    loader = as_dataset(epoch)
+    take = ms.data_sink(lambda *batch: batch, loader)
+    for _ in range(len(epoch)):
+        yield take()
+    loader.__transfer_dataset__.stop_send()  # it would send the same images over and over
+
+
+def as_dataset(epoch: Epoch) -> ds.Dataset:
+    """Return an epoch's training batches as a data set of MindSpore's, which reads them ahead in a thread."""
+    return ds.GeneratorDataset(epoch, ["image", "label"], shuffle=False, num_parallel_workers=1)
+
+
+def batches(loader: ds.Dataset, output_numpy: bool = False) -> Iterator[tuple]:
+    """Yield a loader's batches once, as tensors or as NumPy arrays.
 
     Raises:
         RunError: An image cannot be read.
     """
-    if not sink:
-        try:
-            yield from loader.create_tuple_iterator(num_epochs=1, output_numpy=output_numpy)
-        except RuntimeError as error:
-            raise RunError(f"the data cannot be read: {_reason(error)}") from error
-        return
-    take = ms.data_sink(lambda *batch: batch, loader)
-    for _ in range(loader.get_dataset_size()):
-        yield take()
-    loader.__transfer_dataset__.stop_send()  # it would send the same images over and over
+    try:
+        yield from loader.create_tuple_iterator(num_epochs=1, output_numpy=output_numpy)
+    except RuntimeError as error:
+        raise RunError(f"the data cannot be read: {reason(error)}") from error
 
 
 def val_loader(dataset: Dataset, config: Config, group: ProcessGroup = SINGLE_PROCESS) -> ds.Dataset:
@@ -118,7 +98,7 @@ def read_images(files: Sequence[Path], config: Config) -> np.ndarray:
             for transform in transforms:
                 image = transform(image)
         except (OSError, RuntimeError, TypeError, ValueError) as error:
-            raise UserError(f"image {file} cannot be decoded: {_reason(error)}") from error
+            raise UserError(f"image {file} cannot be decoded: {reason(error)}") from error
         images.append(image)
     return np.stack(images)
 
@@ -157,9 +137,3 @@ def _images(dataset: Dataset, name: str, config: DataConfig, order: np.ndarray) 
 def _workers(config: DataConfig) -> int:
     """Return the number of threads: MindSpore refuses more than there are cores."""
     return min(config.workers, os.cpu_count() or 1)
-
-
-def _reason(error: Exception) -> str:
-    """Return what MindSpore's data pipeline says, without its account of where."""
-    said = re.search(r"\[ERROR\] (.+)", str(error))
-    return said[1] if said else short_message(error)

@@ -3,50 +3,67 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from mindcv.data import create_transforms
 from mindspore.dataset import vision
-from mindspore.dataset.transforms.py_transforms_util import Implementation
-from mindspore.dataset.transforms.transforms import TensorOperation
 
 from src.config import Config, DataConfig, ImageSize, sides
-from src.data.seeded import Seeded
-from src.errors import UserError
+from src.data.policies import mend, mindcv_name
+from src.errors import UserError, short_message
 
 Transform = Callable[..., Any]
 
 
 def check_transforms(config: Config) -> None:
-    """Refuse augmentation that MindCV does not know.
+    """Refuse augmentation that MindCV does not know, or that fails on a grey image.
 
     Raises:
-        UserError: MindCV refuses `data.auto_augment` or another of its arguments.
+        UserError: MindCV refuses `data.auto_augment`.
     """
+    size = sides(config.model.image_size)
     try:
-        train_transforms(config.data, config.model.image_size)
-    except (AssertionError, KeyError, TypeError, ValueError) as error:
-        reason = str(error).split("\n")[0]
+        image = np.full((*size, 3), 128, np.uint8)
+        for transform in _augmentation(config.data, config.model.image_size):
+            image = transform(image)
+    except Exception as error:  # whatever MindCV's parser and its policies raise
+        reason = f"{type(error).__name__}: {short_message(error)}"
         raise UserError(f"data.auto_augment {config.data.auto_augment!r}: MindCV refuses it: {reason}") from error
 
 
 def train_transforms(config: DataConfig, image_size: ImageSize) -> list[Transform]:
-    """Return the transforms of a training image: random crop, augmentation, normalisation."""
-    crop, augment, finish = create_transforms(
+    """Return the transforms of a training image to uint8 [H, W, 3]: decoding, random crop, flip, augmentation.
+
+    MindSpore decodes only the part of a JPEG that is cropped. CIFAR's images come decoded: they are padded and cropped
+    as in MindCV's recipe for CIFAR.
+    """
+    crop, _, _ = _create(config, image_size, auto_augment=None)
+    if config.name != "folder":
+        crop = [vision.RandomCrop(32, 4), *_resize(config, image_size), *crop[1:]]
+    return crop + _augmentation(config, image_size)
+
+
+def _augmentation(config: DataConfig, image_size: ImageSize) -> list[Transform]:
+    """Return what comes between crop and normalisation: a policy of MindCV's, mended, or colour jitter."""
+    if config.auto_augment is None:
+        return _create(config, image_size, color_jitter=config.color_jitter)[1]
+    _, augmentation, _ = _create(config, image_size, auto_augment=mindcv_name(config.auto_augment))
+    return [mend(transform, config.auto_augment) for transform in augmentation]
+
+
+def _create(config: DataConfig, image_size: ImageSize, **options: object) -> tuple[list[Transform], ...]:
+    """Have MindCV create the transforms of training images: of crop and flip, of augmentation, and the rest."""
+    return create_transforms(
         image_resize=image_size,
         is_training=True,
         separate=True,
-        auto_augment=config.auto_augment,
-        color_jitter=config.color_jitter,
         scale=config.scale,
         ratio=config.ratio,
         hflip=config.hflip,
         interpolation=config.interpolation,
         mean=[255 * value for value in config.mean],
         std=[255 * value for value in config.std],
-        re_prob=config.random_erasing,
+        **options,
     )
-    if config.name != "folder":  # CIFAR's images come decoded: pad and crop them, as MindCV's CIFAR recipe does
-        crop = [vision.RandomCrop(32, 4), *_resize(config, image_size), *crop[1:]]
-    return crop + augment + finish
 
 
 def val_transforms(config: DataConfig, image_size: ImageSize) -> list[Transform]:
@@ -72,16 +89,6 @@ def file_transforms(config: DataConfig, image_size: ImageSize) -> list[Transform
     if config.name != "folder":
         return [vision.Decode(), vision.Resize((32, 32), _interpolation(config)), *transforms]
     return transforms
-
-
-def seeded(transforms: list[Transform], key: tuple[int, ...]) -> list[Transform]:
-    """Give those transforms that draw in Python seeds of their own; MindSpore's others draw in C++."""
-    return [
-        operation
-        if isinstance(operation, TensorOperation) and operation.implementation is not Implementation.PY
-        else Seeded(operation, *key, position)
-        for position, operation in enumerate(transforms)
-    ]
 
 
 def _resize(config: DataConfig, image_size: ImageSize) -> list[Transform]:

@@ -7,6 +7,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from src import cli
 
@@ -18,34 +19,41 @@ def main(argv: Sequence[str]) -> None:
     args = _parser().parse(argv)
     cli.start_log()
     from src.benchmarks import measure
-    from src.benchmarks.settings import benchmark_config, benchmark_settings
     from src.config import load
+    from src.errors import UserError
     from src.files import check_output
-    from src.schedules import Geometry, parse, resolve
-    from src.schedules.paper import TABLE1
 
     if args.probe:
         print(json.dumps(measure.probe(load(args.probe))))
         return
-    settings = benchmark_settings(args.model, args.image_size, args.batch_size, args.precision)
-    config = benchmark_config(args.config or CONFIG, {**settings, **args.overrides})
-    specs = list(dict.fromkeys(["none", *(str(parse(spec)) for spec in args.specs or TABLE1)]))
-    for spec in specs:
-        resolve(parse(spec), Geometry.from_config(config.model))
-    if args.data:
-        load(args.data)
+    if args.data and args.png:
+        raise UserError("--png draws schedules, not a data pipeline; leave it out, or leave out --data")
     for file in filter(None, (args.json, args.markdown, args.png)):
         check_output(Path(file))
-    report = measure.measure(config, specs, args.pairs, args.steps, args.peer, args.data)
-    print(measure.table(report))
-    if args.json:
-        Path(args.json).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    if args.markdown:
-        Path(args.markdown).write_text(measure.table(report), encoding="utf-8")
+    report, text = _measure(args)
+    print(text)
+    for file, content in ((args.json, json.dumps(report, indent=1) + "\n"), (args.markdown, text)):
+        if file:
+            Path(file).write_text(content, encoding="utf-8")
     if args.png:
         from src.benchmarks.plots import plot
 
         plot(report, Path(args.png))
+
+
+def _measure(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    from src.benchmarks import data, measure
+    from src.benchmarks.settings import benchmark_config, benchmark_settings
+    from src.config import load
+    from src.schedules.paper import TABLE1
+
+    if args.data:
+        report = data.measure_data(load(args.data, args.overrides), args.pairs, args.rate, args.peer)
+        return report, data.table(report)
+    settings = benchmark_settings(args.model, args.image_size, args.batch_size, args.precision)
+    config = benchmark_config(args.config or CONFIG, {**settings, **args.overrides})
+    report = measure.measure(config, args.specs or list(TABLE1), args.pairs, args.steps, args.peer)
+    return report, measure.table(report)
 
 
 def _parser() -> cli.Parser:
@@ -58,10 +66,10 @@ def _parser() -> cli.Parser:
     parser.add_argument("--precision", choices=("float32", "float16"), default="float32")
     parser.add_argument("--pairs", type=count, default=5, metavar="N", help="rounds of turns (5)")
     parser.add_argument("--steps", type=count, default=1, metavar="N", help="timed steps of a turn (1)")
-    parser.add_argument(
-        "--peer", action="append", default=[], choices=("transformers", "mindcv"), help="also measure it (repeatable)"
-    )
-    parser.add_argument("--data", default="", metavar="CONFIG", help="also time the data pipeline of a configuration")
+    peers = ("transformers", "mindcv", "timm")  # timm with --data
+    parser.add_argument("--peer", action="append", default=[], choices=peers, help="also measure it (repeatable)")
+    parser.add_argument("--data", metavar="CONFIG", help="measure the data pipeline of a configuration instead")
+    parser.add_argument("--rate", type=count, default=1000, metavar="N", help="img/s that --data is to feed (1000)")
     parser.add_argument("--json", metavar="FILE", help="write the figures")
     parser.add_argument("--markdown", metavar="FILE", help="write the table")
     parser.add_argument("--png", metavar="FILE", help="draw them")

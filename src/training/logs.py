@@ -17,6 +17,8 @@ ERF_ON_ASCEND = (
     " training step, and its gradient in MindSpore 2.10 has a route since 2.6 alone; gelu_tanh is one operator"
 )
 
+NOTABLE_WAIT = 0.05  # of an epoch's time
+
 log = logging.getLogger("skipvit")
 
 
@@ -59,14 +61,19 @@ def log_setup(
         log.info("resuming after epoch %d, step %d of the next", progress.epoch, len(progress.losses))
 
 
-def log_epoch(row: Metrics, epochs: int, skipped: int, left: str) -> None:
-    """Log an epoch's results, out of so many epochs, with the steps skipped and the time left."""
+def log_epoch(row: Metrics, epochs: int, skipped: int, waiting: float, left: str) -> None:
+    """Log an epoch's results, out of so many epochs, with the steps skipped and the time left.
+
+    Args:
+        waiting: Share of the time in which steps waited for images; logged where it is notable.
+    """
     log.info(
-        "epoch %d/%d %s: loss %.4f, lr %.2e, %s%s%s left%s",
+        "epoch %d/%d %s: loss %.4f, lr %.2e, %s%s%s left%s%s",
         row.epoch, epochs, row.tokens, row.loss, row.lr,
         "" if row.top1 is None else f"top-1 {row.top1:.2f}%, ",
         "" if row.img_s is None else f"{row.img_s:.0f} img/s, ",
         left,
+        f", {waiting:.0%} of the time waiting for images: raise data.workers" if waiting > NOTABLE_WAIT else "",
         f", {skipped} steps were not finite" if skipped else "",
     )  # fmt: skip
 

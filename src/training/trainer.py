@@ -17,7 +17,8 @@ from mindspore import Tensor, nn
 
 from src.config import Config
 from src.data.datasets import Dataset
-from src.data.loaders import batches, steps_of_epoch, train_loader, val_loader
+from src.data.loaders import train_batches, val_loader
+from src.data.training import TrainingData, steps_of_epoch
 from src.errors import Interrupted, RunError
 from src.progress import Progress
 from src.runs import Metrics, RunFolder
@@ -42,12 +43,14 @@ class EpochResult:
     """The results of an epoch's training.
 
     Compiling is in `seconds` and not in `img_s`. `skipped` counts the steps whose loss or gradients were not finite.
-    `img_s` is None if all steps were done before a resume.
+    `img_s` is None if all steps were done before a resume. `waiting` is the share of the time, without compiling, in
+    which the device had nothing to do because the next images were not ready; unknown (0) in sink mode.
     """
 
     loss: float
     lr: float
     img_s: Optional[float]
+    waiting: float
     seconds: float
     skipped: int
 
@@ -104,7 +107,9 @@ class Trainer:
         for callback in self.callbacks:
             callback.on_start(self.progress.epoch, done)
         graphs = 0
-        with Progress(total * self.images, "training", "img", done=done * self.images) as self.bar:
+        classes = self.state.network.geometry.num_classes
+        data = TrainingData(self.dataset, self.config, classes, self.group)
+        with data as self.data, Progress(total * self.images, "training", "img", done=done * self.images) as self.bar:
             for phase in self.phases:
                 if self.progress.epoch < phase.last:
                     gc.collect()  # a network that is freed while another compiles makes that one compile twice
@@ -131,26 +136,24 @@ class Trainer:
     def _train_epoch(self, step: TrainStep, number: int) -> EpochResult:
         """Train the steps of an epoch that are still to be done."""
         device.set_seeds(self.config.train.seed, number, self.group.rank)
-        classes = step.network.geometry.num_classes
-        loader = train_loader(self.dataset, self.config, classes, number, self.group)
         step.set_train()
         before = len(self.progress.losses)
         pending: list[tuple[Tensor, Tensor]] = []
+        sink = self.config.runtime.sink
+        epoch = self.data.epoch(number, before, lambda: None if sink else _finish_steps(pending))
         started = computing = time.monotonic()
-        for index, (images, labels) in enumerate(batches(loader, self.config.runtime.sink), 1):
-            if index <= before:
-                continue  # done before the run was stopped; the random numbers after it are the same
+        for index, (images, labels) in enumerate(train_batches(epoch, sink), before + 1):
             inputs = (images, labels, *self._sample(step.network, number, index))
             if not step.compile_cache:
                 device.compile_ahead(step, *inputs)
-                computing = time.monotonic()
+                computing, epoch.waited = time.monotonic(), 0.0
             pending.append(step(*inputs))
             saves = self._saves_at(index)
             stops = self.should_stop() is not None  # asked once: a signal may come at any moment
             note = ""
             if index % STEPS_BETWEEN_NOTES == 1 or index == self.steps or saves or stops:
                 note = self._collect_losses(number, pending)
-                pending = []
+                pending.clear()
             self.bar.advance(self.images, note)
             if stops:
                 self._stop_if_requested()
@@ -160,7 +163,8 @@ class Trainer:
         losses = np.array(self.progress.losses, np.float32)
         mean = self.group.sum([float(np.mean(losses[np.isfinite(losses)]))])[0] / self.group.size
         img_s = (self.steps - before) * self.images / (now - computing) if before < self.steps else None
-        return EpochResult(mean, self._rate(number, self.steps), img_s, now - started, self.progress.skipped)
+        waiting = 0.0 if sink else epoch.waited / (now - computing)
+        return EpochResult(mean, self._rate(number, self.steps), img_s, waiting, now - started, self.progress.skipped)
 
     def _saves_at(self, index: int) -> bool:
         """Tell whether a checkpoint within the epoch is due after a step."""
@@ -247,10 +251,16 @@ class Trainer:
             for callback in self.callbacks:
                 callback.on_epoch(phase, written, evaluated)
             self._save()  # last: a run that is killed before repeats the epoch, with the same result
-        log_epoch(row, self.config.train.epochs, epoch.skipped, self.bar.left())
+        log_epoch(row, self.config.train.epochs, epoch.skipped, epoch.waiting, self.bar.left())
         if self.config.train.loss_scale_type == "dynamic" and float(self.state.scaler.scale_value.asnumpy()) <= 1:
             log.warning("the loss scale has fallen to 1: gradients overflow at any scale")
 
     def _rate(self, number: int, index: int) -> float:
         """Return the learning rate of a step, counted from 1, of an epoch."""
         return self.rates[(number - 1) * self.steps + index - 1]
+
+
+def _finish_steps(pending: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Wait until the device has done its steps, so that waiting for data counts from there."""
+    if pending:
+        pending[-1][0].asnumpy()

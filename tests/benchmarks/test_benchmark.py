@@ -53,9 +53,9 @@ def test_contestants_take_turns_and_steps_are_as_many_as_asked():
 
 def test_a_missing_peer_is_left_out_with_a_line(monkeypatch, caplog):
     monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: None)
-    assert not measure._is_installed("transformers")
+    assert not peers.is_installed("transformers")
     assert "pip install torch transformers" in caplog.text
-    assert measure._is_installed("mindcv")
+    assert peers.is_installed("mindcv")
 
 
 @pytest.mark.slow

@@ -14,7 +14,8 @@ from tests.helpers.configs import load
 def main(file: str, out: str, distribute: bool) -> None:
     group = device.set_up("CPU", fused_kernels="off", distribute=distribute)
     from src.data.datasets import open_dataset
-    from src.data.loaders import batches, train_loader, val_loader
+    from src.data.loaders import train_batches, val_loader
+    from src.data.training import TrainingData
     from src.models import from_config
     from src.training.evaluate import evaluate
     from src.training.state import create_train_state, make_train_step
@@ -25,9 +26,10 @@ def main(file: str, out: str, distribute: bool) -> None:
     state = create_train_state(config, lambda: from_config(config.model), [0.02] * 20)
     step = make_train_step(state, config, config.model.tokens, group)
     losses = []
-    for images, labels in batches(train_loader(source, config, config.model.num_classes, 1, group), sink=False):
-        loss, _ = step(images, labels)
-        losses.append(group.sum([float(loss.asnumpy())])[0] / group.size)
+    with TrainingData(source, config, config.model.num_classes, group) as data:
+        for images, labels in train_batches(data.epoch(1)):
+            loss, _ = step(images, labels)
+            losses.append(group.sum([float(loss.asnumpy())])[0] / group.size)
     accuracy = evaluate(state.network, val_loader(source, config, group), config.data.batch_size, group)
     if group.is_main:
         weights = np.concatenate([weight.asnumpy().ravel() for weight in state.network.get_parameters()])

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.data import datasets, loaders
+from src.data import datasets, loaders, order
 from src.errors import UserError
 from src.runtime import device
 from src.runtime.distributed import ProcessGroup
@@ -121,12 +121,11 @@ def test_processes_share_images_without_overlap_or_loss(colours, tmp_path):
     assert counts == [334, 334, 333]
     whole = chain.from_iterable(labels_and_sums(loaders.val_loader(source, config)))
     assert sorted(chain.from_iterable(chain.from_iterable(parts))) == sorted(whole)
-    parts = [labels_and_sums(loaders.train_loader(source, config, 7, 1, one)) for one in group]
-    assert [len(part) for part in parts] == 3 * [320 // 15]
-    together = load(file, ["data.batch_size=15"])
-    whole = labels_and_sums(loaders.train_loader(source, together, 7, 1))
-    assert [list(chain.from_iterable(rows)) for rows in zip(*parts)] == whole  # step by step
-    assert len({row for rows in whole for row in rows}) == 315
+    parts = [order.epoch_order(320, config, 1, one).images for one in group]
+    assert [part.shape for part in parts] == 3 * [(320 // 15, 5)]
+    whole = order.epoch_order(320, load(file, ["data.batch_size=15"]), 1).images
+    assert (np.stack(parts, axis=2).reshape(21, 15) == whole).all()  # step by step, in turns
+    assert len(np.unique(whole)) == 315
 
 
 def test_more_processes_than_images_are_refused(colours, tmp_path):

@@ -1,0 +1,79 @@
+"""One training image: decoded, cropped, flipped and augmented by random numbers of its own.
+
+MindSpore's operators and MindCV's policies draw from global states (of MindSpore's C++, NumPy and `random`). All three
+are seeded before every transform of every image, from numbers that name the image, so the result depends on nothing
+that came before, and not on the thread or process that makes it.
+"""
+
+import random
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Union
+
+import mindspore.dataset as ds
+import numpy as np
+from mindspore.dataset.transforms.transforms import TensorOperation
+
+from src.config import Config
+from src.data.transforms import train_transforms
+from src.errors import RunError, short_message
+
+_SAID = re.compile(r"\[ERROR\] (.+)")
+Item = Union[str, np.ndarray]  # an image file, or pixels uint8 [H, W, 3]
+Key = tuple[int, ...]  # numbers that name an image of a run: seed, epoch, image, copy
+
+
+class Augmenter:
+    """Make augmented images of a configuration: uint8 [height, width, 3], not yet normalised."""
+
+    def __init__(self, config: Config) -> None:
+        self.transforms = train_transforms(config.data, config.model.image_size)
+
+    def __call__(self, item: Item, key: Key) -> np.ndarray:
+        """Make one image.
+
+        Raises:
+            RunError: It cannot be read, or an augmentation fails; the message names file and cause.
+        """
+        seeds = np.random.SeedSequence(key).generate_state(len(self.transforms)).tolist()
+        name = item if isinstance(item, str) else f"number {key[-2]}"
+        try:
+            image = np.fromfile(item, np.uint8) if isinstance(item, str) else item
+        except OSError as error:
+            raise RunError(f"the data cannot be read: image {name}: {error.strerror}") from error
+        try:
+            for transform, seed in zip(self.transforms, seeds):
+                ds.config.set_seed(seed)
+                if not isinstance(transform, TensorOperation):  # MindCV's draw from these two
+                    random.seed(seed)
+                    np.random.seed(seed)
+                image = transform(image)
+        except Exception as error:  # whatever MindSpore, MindCV and what they call raise
+            what = "be read" if transform is self.transforms[0] else "be augmented"
+            raise RunError(f"the data cannot {what}: image {name}: {reason(error)}") from error
+        return image if image.dtype == np.uint8 else np.clip(np.rint(image), 0, 255).astype(np.uint8)
+
+    def fill(self, images: np.ndarray, items: Sequence[Item], keys: Sequence[Key]) -> None:
+        """Make several images, and put them into uint8 [N, height, width, 3]."""
+        for image, item, key in zip(images, items, keys):
+            image[...] = self(item, key)
+
+
+@contextmanager
+def restored_random_state() -> Iterator[None]:
+    """Leave the global states of random numbers as they were."""
+    before = ds.config.get_seed(), random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        ds.config.set_seed(before[0])
+        random.setstate(before[1])
+        np.random.set_state(before[2])
+
+
+def reason(error: Exception) -> str:
+    """Return what MindSpore's data pipeline says, without its account of where."""
+    said = _SAID.search(str(error))
+    message = said[1] if said else short_message(error)
+    return message if isinstance(error, (RuntimeError, OSError)) else f"{type(error).__name__}: {message}"
