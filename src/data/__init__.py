@@ -1,1 +1,1 @@
-"""Images: data sets and their splits, verification, transforms, loaders."""
+"""Images: data sets and their splits, verification, augmentation in processes, batches, loaders."""

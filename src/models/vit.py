@@ -182,9 +182,7 @@ def build(
         cls_token=Parameter(initializer(TruncatedNormal(0.02), (1, 1, embed_dim)), name="cls_token"),
         pos_embed=Parameter(initializer(TruncatedNormal(0.02), positions), name="pos_embed"),
         pos_drop=nn.Dropout(p=drop_rate) if drop_rate else nn.Identity(),
-        blocks=nn.CellList(
-            [Block(embed_dim, num_heads, geometry.mlp_dim, act, drop_rate, rate, target) for rate in rates]
-        ),
+        blocks=nn.CellList([Block(embed_dim, num_heads, geometry.mlp_dim, act, drop_rate, r, target) for r in rates]),
         norm=layer_norm(embed_dim, target),
         head=dense(embed_dim, num_classes),
         geometry=geometry,

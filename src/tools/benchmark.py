@@ -11,6 +11,7 @@ from typing import Any
 
 from src import cli
 
+PEERS = ("transformers", "mindcv", "timm")  # timm with --data
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "vit_s.yaml"
 
 
@@ -36,7 +37,7 @@ def main(argv: Sequence[str]) -> None:
         if file:
             Path(file).write_text(content, encoding="utf-8")
     if args.png:
-        from src.benchmarks.plots import plot
+        from src.benchmarks.plots import plot  # matplotlib
 
         plot(report, Path(args.png))
 
@@ -57,8 +58,7 @@ def _measure(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 
 
 def _parser() -> cli.Parser:
-    parser = cli.Parser(__doc__)
-    count = cli.positive_int
+    parser, count = cli.Parser(__doc__), cli.positive_int
     parser.add_argument("--specs", nargs="+", metavar="SPEC", help="schedules (Table 1's); none is added")
     parser.add_argument("--model", default="skipvit_s_16_224", metavar="NAME", help="skipvit_{ti,s,b}_16_224")
     parser.add_argument("--image_size", type=count, default=224, metavar="N", help="pixels of a side (224)")
@@ -66,8 +66,7 @@ def _parser() -> cli.Parser:
     parser.add_argument("--precision", choices=("float32", "float16"), default="float32")
     parser.add_argument("--pairs", type=count, default=5, metavar="N", help="rounds of turns (5)")
     parser.add_argument("--steps", type=count, default=1, metavar="N", help="timed steps of a turn (1)")
-    peers = ("transformers", "mindcv", "timm")  # timm with --data
-    parser.add_argument("--peer", action="append", default=[], choices=peers, help="also measure it (repeatable)")
+    parser.add_argument("--peer", action="append", default=[], choices=PEERS, help="also measure it (repeatable)")
     parser.add_argument("--data", metavar="CONFIG", help="measure the data pipeline of a configuration instead")
     parser.add_argument("--rate", type=count, default=1000, metavar="N", help="img/s that --data is to feed (1000)")
     parser.add_argument("--json", metavar="FILE", help="write the figures")

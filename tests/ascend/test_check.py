@@ -113,6 +113,7 @@ def test_a_dynamic_batch_is_found_in_an_exported_graph():
     assert any("has a dynamic shape" in problem for problem in problems_of(nodes, training=False))
 
 
+@pytest.mark.slow
 def test_the_command_checks_forward_and_training_graphs(tmp_path):
     options = ["--config", "configs/skipvit_s.yaml", "--specs", "6,8(35%,35%)+10"]
     options += ["--markdown", tmp_path / "report.md", "model.embed_dim=48"]

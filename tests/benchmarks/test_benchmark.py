@@ -4,9 +4,11 @@ import json
 
 import pytest
 
-from src.benchmarks import measure, peers
+from src.benchmarks import data, measure, peers
 from src.benchmarks.timing import Timing, interleave, share_of_ideal
+from src.errors import UserError
 from tests.helpers.commands import run_module
+from tests.helpers.configs import load
 
 
 def test_medians_spread_and_gain():
@@ -56,6 +58,30 @@ def test_a_missing_peer_is_left_out_with_a_line(monkeypatch, caplog):
     assert not peers.is_installed("transformers")
     assert "pip install torch transformers" in caplog.text
     assert peers.is_installed("mindcv")
+
+
+def test_the_data_pipeline_is_measured_with_one_worker_and_more(tmp_path, photos):
+    file = tmp_path / "config.yaml"
+    file.write_text(f"data: {{root: {photos}, batch_size: 4, workers: 2}}\nmodel: {{image_size: 32}}")
+    report = data.measure_data(load(file), rounds=1, rate=500, peers=[])
+    one, two = report["rows"]
+    assert (one["name"], two["name"]) == ("1 worker", "2 workers")
+    assert one["times_one"] == 1
+    assert one["img_s"] > 0
+    assert two["times_one"] == pytest.approx(two["img_s"] / one["img_s"])
+    assert (one["cpu_ms"] > 0, two["cpu_ms"]) == (True, None)
+    assert report["cores"] == pytest.approx(0.5 * one["cpu_ms"])
+    assert report["environment"]["images"] == 16
+    assert "A training at 500 img/s keeps" in data.table(report)
+
+
+def test_timms_pipeline_wants_what_it_knows(tmp_path, photos, monkeypatch):
+    monkeypatch.setattr(data, "is_installed", lambda kind: True)
+    file = tmp_path / "config.yaml"
+    file.write_text(f"data: {{root: {photos}, batch_size: 4, workers: 1}}\nmodel: {{image_size: 32}}")
+    for override, what in (("data.auto_augment=autoaug", "no counterpart"), ("data.color_jitter=0.4", "color_jitter")):
+        with pytest.raises(UserError, match=f"--peer timm .*{what}"):
+            data.measure_data(load(file, [override]), rounds=1, rate=500, peers=["timm"])
 
 
 @pytest.mark.slow
