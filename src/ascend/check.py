@@ -7,7 +7,7 @@ from pathlib import Path
 
 from src import markdown
 from src.ascend.graphs import Node, compiled_graph, forward_graph
-from src.ascend.networks import training_step, zero_images
+from src.ascend.networks import training_inputs, training_step, zero_images
 from src.ascend.operators import FIRST, OPERATORS
 from src.config import Config, with_tokens
 from src.errors import RunError
@@ -73,8 +73,9 @@ def _graphs(config: Config, batch_size: int, folder: Path) -> list[tuple[str, li
 
     exported = from_config(config.model, target="ascend").set_train(False)
     forward = forward_graph(exported, zero_images(config, batch_size), *exported.sample(batch_size, 0))
-    step, inputs = training_step(config, batch_size)
-    return [("forward", forward), ("training", compiled_graph(folder, step, *inputs))]
+    step = training_step(config)
+    training = compiled_graph(folder, step, *training_inputs(config, step, batch_size))
+    return [("forward", forward), ("training", training)]
 
 
 def _operators(seen: dict[str, list[Node]]) -> str:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from src import markdown
 from src.ascend.graphs import Node, compiled_graph
-from src.ascend.networks import training_step
-from src.ascend.operators import FUSED, OPERATORS
+from src.ascend.networks import training_inputs, training_step
+from src.ascend.operators import FUSED, moves_memory
 from src.config import Config
 from src.errors import UserError
 from src.runtime import device
@@ -43,8 +43,7 @@ def estimate(nodes: Sequence[Node]) -> dict[str, float]:
     """Return the seconds that each kind of operator of a graph takes."""
     seconds: dict[str, float] = defaultdict(float)
     for node in nodes:
-        operator = OPERATORS.get(node.primitive)
-        if node.primitive not in FUSED and (operator is None or operator.computes):
+        if node.primitive not in FUSED and moves_memory(node.primitive):
             seconds[node.primitive] += _seconds(node)
     return dict(seconds)
 
@@ -61,12 +60,19 @@ def table(config: Config, specs: Sequence[str], folder: Path) -> str:
     if config.train.amp_level == "O0":
         raise UserError("--estimate is of float16, and train.amp_level is O0; add train.amp_level=O2")
     device.set_up("CPU", fused_kernels="off")
-    dense = _estimate(config, "none", config.model.align_tokens, folder)
+    estimates: dict[Plan, dict[str, float]] = {}  # a graph once: the dense one is the same for any alignment
+
+    def of(spec: str, align: int) -> tuple[Plan, dict[str, float]]:
+        plan = resolve(parse(spec), replace(Geometry.from_config(config.model), align_tokens=align))
+        if plan not in estimates:
+            estimates[plan] = _estimate(config, spec, align, folder)
+        return plan, estimates[plan]
+
+    _, dense = of("none", config.model.align_tokens)
     whole, rows = sum(dense.values()), []
     for spec in specs:
-        plan, aligned_plan = (_plan(config, spec, align) for align in (config.model.align_tokens, CUBE))
-        step = sum(_estimate(config, spec, config.model.align_tokens, folder).values())
-        aligned = sum(_estimate(config, spec, CUBE, folder).values())
+        (plan, by_operator), (aligned_plan, by_aligned) = of(spec, config.model.align_tokens), of(spec, CUBE)
+        step, aligned = sum(by_operator.values()), sum(by_aligned.values())
         published = TABLE1[spec].img_s / TABLE1["none"].img_s - 1 if spec in TABLE1 else None
         log.info("%s: %.1f ms", spec, 1000 * step)
         rows.append(
@@ -95,12 +101,8 @@ def table(config: Config, specs: Sequence[str], folder: Path) -> str:
 
 def _estimate(config: Config, spec: str, align: int, folder: Path) -> dict[str, float]:
     model = replace(config.model, tokens=spec, align_tokens=align)
-    step, inputs = training_step(replace(config, model=model), config.data.batch_size)
-    return estimate(compiled_graph(folder, step, *inputs))
-
-
-def _plan(config: Config, spec: str, align: int) -> Plan:
-    return resolve(parse(spec), replace(Geometry.from_config(config.model), align_tokens=align))
+    step = training_step(replace(config, model=model))
+    return estimate(compiled_graph(folder, step, *training_inputs(config, step, config.data.batch_size)))
 
 
 def _seconds(node: Node) -> float:

@@ -8,19 +8,21 @@ out. What the graph engine fuses is not counted here.
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from src import markdown
 from src.ascend import networks
 from src.ascend.graphs import Node, compiled_graph
-from src.ascend.operators import OPERATORS
+from src.ascend.operators import moves_memory
 from src.config import Config, with_tokens
 from src.runtime import device
+
+if TYPE_CHECKING:
+    from mindspore import nn
 
 BATCHES = (2, 4)
 SHOWN = 0.5  # MB an image; operators below are one row
 MINDCV = "MindCV's VisionTransformer"
-
-Built = tuple[object, tuple]
 
 
 def megabytes(nodes: Mapping[int, Sequence[Node]]) -> dict[str, float]:
@@ -37,7 +39,8 @@ def training_megabytes(config: Config, folder: Path) -> dict[str, float]:
     Args:
         folder: Where MindSpore writes its graphs (`src.ascend.graphs.dump_ir`).
     """
-    return _count(folder, lambda batch: networks.training_step(config, batch))
+    step = networks.training_step(config)
+    return _count(folder, step, lambda batch: networks.training_inputs(config, step, batch))
 
 
 def forward_megabytes(config: Config, folder: Path) -> dict[str, float]:
@@ -45,10 +48,7 @@ def forward_megabytes(config: Config, folder: Path) -> dict[str, float]:
     from src.models import from_config
 
     network = from_config(config.model, config.train.amp_level, "ascend").set_train(False)
-    return _count(
-        folder,
-        lambda batch: (network, (networks.zero_images(config, batch), *network.sample(batch, 0))),
-    )
+    return _count(folder, network, lambda batch: (networks.zero_images(config, batch), *network.sample(batch, 0)))
 
 
 def report(config: Config, specs: Sequence[str], folder: Path) -> str:
@@ -59,8 +59,9 @@ def report(config: Config, specs: Sequence[str], folder: Path) -> str:
     """
     device.set_up("CPU", fused_kernels="off")
     network = networks.mindcv_network(config).set_train(False)
-    forward = {MINDCV: _count(folder, lambda batch: (network, (networks.zero_images(config, batch),)))}
-    training = {MINDCV: _count(folder, lambda batch: networks.mindcv_step(config, batch))}
+    step = networks.mindcv_step(config)
+    forward = {MINDCV: _count(folder, network, lambda batch: (networks.zero_images(config, batch),))}
+    training = {MINDCV: _count(folder, step, lambda batch: networks.training_batch(config, batch))}
     for spec in specs:
         configured = with_tokens(config, spec)
         forward[f"`{spec}`"] = forward_megabytes(configured, folder)
@@ -74,19 +75,14 @@ def report(config: Config, specs: Sequence[str], folder: Path) -> str:
     return f"{parts}\n{_operators(training)}\n{config.model.name}, {config.train.amp_level}. Not run on a 910A.\n"
 
 
-def _count(folder: Path, build: Callable[[int], Built]) -> dict[str, float]:
-    nodes = {}
-    for batch in BATCHES:
-        cell, inputs = build(batch)
-        nodes[batch] = compiled_graph(folder, cell, *inputs)
-    return megabytes(nodes)
+def _count(folder: Path, cell: "nn.Cell", inputs: Callable[[int], tuple]) -> dict[str, float]:
+    return megabytes({batch: compiled_graph(folder, cell, *inputs(batch)) for batch in BATCHES})
 
 
 def _by_operator(nodes: Sequence[Node]) -> Counter[str]:
     moved: Counter[str] = Counter()
     for node in nodes:
-        operator = OPERATORS.get(node.primitive)
-        if operator is None or operator.computes:
+        if moves_memory(node.primitive):
             moved[node.primitive] += node.moved
     return moved
 

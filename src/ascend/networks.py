@@ -11,6 +11,8 @@ from src.schedules import Geometry
 if TYPE_CHECKING:
     from mindspore import Tensor, nn
 
+    from src.training.step import TrainStep
+
 
 def zero_images(config: Config, batch_size: int) -> "Tensor":
     """Return a batch of black images, float32 [B, 3, H, W]."""
@@ -19,14 +21,28 @@ def zero_images(config: Config, batch_size: int) -> "Tensor":
     return Tensor(np.zeros((batch_size, 3, *sides(config.model.image_size)), np.float32))
 
 
-def training_step(config: Config, batch_size: int) -> tuple["nn.Cell", tuple]:
-    """Return a configuration's training step, written for Ascend, and inputs of it."""
+def training_step(config: Config) -> "TrainStep":
+    """Return a configuration's training step, written for Ascend."""
     from src.models import from_config
     from src.training.state import create_train_state, make_train_step
 
     state = create_train_state(config, lambda: from_config(config.model, config.train.amp_level, "ascend"), [1e-4])
-    step = make_train_step(state, config, config.model.tokens)
-    return step, (zero_images(config, batch_size), _labels(config, batch_size), *step.network.sample(batch_size, 0))
+    return make_train_step(state, config, config.model.tokens)
+
+
+def training_inputs(config: Config, step: "TrainStep", batch_size: int) -> tuple:
+    """Return inputs of our training step."""
+    return (*training_batch(config, batch_size), *step.network.sample(batch_size, 0))
+
+
+def training_batch(config: Config, batch_size: int) -> tuple["Tensor", "Tensor"]:
+    """Return black images and labels of a configuration's kind: int32 [B], or float32 [B, classes] where mixed."""
+    from mindspore import Tensor
+
+    mixed = config.data.mixup or config.data.cutmix
+    classes = Geometry.from_config(config.model).num_classes
+    labels = np.zeros((batch_size, classes), np.float32) if mixed else np.zeros(batch_size, np.int32)
+    return zero_images(config, batch_size), Tensor(labels)
 
 
 def mindcv_network(config: Config) -> "nn.Cell":
@@ -50,8 +66,11 @@ def mindcv_network(config: Config) -> "nn.Cell":
     return network
 
 
-def mindcv_step(config: Config, batch_size: int) -> tuple["nn.Cell", tuple]:
-    """Return a training step of MindCV's class with our loss, loss scale and clipping, and inputs of it."""
+def mindcv_step(config: Config) -> "TrainStep":
+    """Return a training step of MindCV's class with our loss, loss scale and clipping.
+
+    The optimiser does not matter: bytes of weights do not grow with a batch.
+    """
     from mindspore import nn
 
     from src.training.loss import Loss
@@ -60,23 +79,7 @@ def mindcv_step(config: Config, batch_size: int) -> tuple["nn.Cell", tuple]:
 
     network = mindcv_network(config)
     classes = Geometry.from_config(config.model).num_classes
-    step = TrainStep(
-        network,
-        Loss(classes, config.train.label_smoothing),
-        nn.Momentum(
-            network.trainable_params(), 1e-4, 0.9
-        ),  # whichever it is: bytes of weights do not grow with a batch
-        make_scaler(config),
-        None,
-        config.train.clip_norm,
-        checks_overflow=True,
-    )
-    return step.set_train(), (zero_images(config, batch_size), _labels(config, batch_size))
-
-
-def _labels(config: Config, batch_size: int) -> "Tensor":
-    from mindspore import Tensor
-
-    if not (config.data.mixup or config.data.cutmix):
-        return Tensor(np.zeros(batch_size, np.int32))
-    return Tensor(np.zeros((batch_size, Geometry.from_config(config.model).num_classes), np.float32))
+    loss = Loss(classes, config.train.label_smoothing)
+    optimizer = nn.Momentum(network.trainable_params(), 1e-4, 0.9)
+    step = TrainStep(network, loss, optimizer, make_scaler(config), None, config.train.clip_norm, checks_overflow=True)
+    return step.set_train()

@@ -27,11 +27,6 @@ class Operator:
     types: frozenset[str] = frozenset()
     note: str = ""
 
-    @property
-    def computes(self) -> bool:
-        """Whether it does more than give memory another shape."""
-        return bool(self.kernel or self.note)
-
 
 def _same(*names: str) -> dict[str, Operator]:
     """List primitives that have a route in every release and an AI Core operator of their name."""
@@ -77,3 +72,9 @@ OPERATORS: dict[str, Operator] = {
     "SplitWithSize": Operator("2.6", "SplitV", note="written by 2.10's own gradient; before it Slice"),
     "Muls": Operator("2.6", "Muls", note="written by 2.10's own gradient; before it Mul"),
 }  # fmt: skip
+
+
+def moves_memory(primitive: str) -> bool:
+    """Tell whether an operator does more than give memory another shape; one that is not listed does."""
+    operator = OPERATORS.get(primitive)
+    return operator is None or bool(operator.kernel or operator.note)

@@ -14,7 +14,7 @@ from typing import Any
 from src import markdown
 from src.benchmarks.peers import Peer, is_installed
 from src.benchmarks.timing import Timing, interleave
-from src.benchmarks.timm_pipeline import PipelineSettings, contestant
+from src.benchmarks.timm_pipeline import PipelineSettings, contestant, in_words
 from src.config import Config, sides
 from src.data.datasets import Dataset, open_dataset
 from src.errors import UserError
@@ -47,7 +47,7 @@ def measure_data(config: Config, rounds: int, rate: int, peers: Sequence[str]) -
     counts = _counts(config.data.workers)
     cpu: dict[str, list[float]] = {}
     with ExitStack() as stack:
-        runs = {_name(count): _own(stack, config, dataset, classes, count, steps) for count in counts}
+        runs = {in_words(count): _own(stack, config, dataset, classes, count, steps) for count in counts}
         versions = {}
         if "timm" in peers and is_installed("timm"):
             peer = Peer("timm", _settings(config, dataset, classes, images, counts))
@@ -58,7 +58,7 @@ def measure_data(config: Config, rounds: int, rate: int, peers: Sequence[str]) -
             name: partial(_note_cpu, cpu.setdefault(name, []), run) for name, run in runs.items()
         }
         log.info("timing %d images, %d rounds", images, rounds)
-        timings = interleave(contestants, rounds, 1, base=_name(1))
+        timings = interleave(contestants, rounds, 1, base=in_words(1))
     rows = [_row(name, timings, images, cpu[name]) for name in runs]
     facts = environment(config)
     conditions = {
@@ -129,10 +129,6 @@ def _counts(most: int) -> list[int]:
     return sorted({*(2**i for i in range(most.bit_length())), most})
 
 
-def _name(workers: int) -> str:
-    return f"{workers} worker{'' if workers == 1 else 's'}"
-
-
 def _note_cpu(seconds: list[float], run: Callable[[], Any]) -> None:
     seconds.append(run())
 
@@ -140,11 +136,11 @@ def _note_cpu(seconds: list[float], run: Callable[[], Any]) -> None:
 def _row(name: str, timings: dict[str, Timing], images: int, cpu: Sequence[float]) -> Report:
     """Return a contestant's figures; CPU time only where a single process does everything."""
     timing = timings[name]
-    one = timings[contestant(1) if name.startswith("timm") else _name(1)]
+    one = timings[contestant(1) if name.startswith("timm") else in_words(1)]
     return {
         "name": name,
         "img_s": images / timing.median,
         "spread": timing.spread,
         "times_one": statistics.median(a / b for a, b in zip(one.seconds, timing.seconds)),
-        "cpu_ms": 1000 * statistics.median(cpu) / images if name in (_name(1), contestant(1)) else None,
+        "cpu_ms": 1000 * statistics.median(cpu) / images if name in (in_words(1), contestant(1)) else None,
     }

@@ -36,7 +36,12 @@ class PipelineSettings:
 
 def contestant(workers: int) -> str:
     """Return the name of timm's pipeline with so many workers."""
-    return f"timm, {workers} worker{'' if workers == 1 else 's'}"
+    return f"timm, {in_words(workers)}"
+
+
+def in_words(workers: int) -> str:
+    """Return a number of workers in words."""
+    return f"{workers} worker{'' if workers == 1 else 's'}"
 
 
 def timm_pipeline(settings: PipelineSettings) -> tuple[dict[str, Callable[[], object]], dict[str, str]]:

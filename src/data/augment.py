@@ -13,7 +13,6 @@ from typing import Union
 
 import mindspore.dataset as ds
 import numpy as np
-from mindspore.dataset.transforms.transforms import TensorOperation
 
 from src.config import Config
 from src.data.transforms import train_transforms
@@ -44,10 +43,7 @@ class Augmenter:
             raise RunError(f"the data cannot be read: image {name}: {error.strerror}") from error
         try:
             for transform, seed in zip(self.transforms, seeds):
-                ds.config.set_seed(seed)
-                if not isinstance(transform, TensorOperation):  # MindCV's draw from these two
-                    random.seed(seed)
-                    np.random.seed(seed)
+                ds.config.set_seed(seed)  # of all three
                 image = transform(image)
         except Exception as error:  # whatever MindSpore, MindCV and what they call raise
             what = "be read" if transform is self.transforms[0] else "be augmented"

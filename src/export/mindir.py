@@ -54,17 +54,12 @@ def export_checkpoint(
         difference = _export(written, network, partial, batch_size, config)
         if not difference <= tolerance:
             raise RunError(f"{output}: logits differ by {difference:g}, more than {tolerance:g}; the file was deleted")
-        _describe(partial, {"tokens": str(plan.schedule), "target": target, "verified": _verified(config, difference)})
+        verified = f"largest difference {difference:.3g} on {config.runtime.device_target}"
+        _describe(partial, {"tokens": str(plan.schedule), "target": target, "verified": verified})
         partial.chmod(0o644)  # MindSpore's files are for their owner only
     megabytes = output.stat().st_size / 2**20
     batch = f"batch {batch_size}" if batch_size else "any batch"
-    verified = _verified(config, difference)
     print(f"{output}: {megabytes:.1f} MB, {batch}, tokens {plan.schedule}, for {target}, {verified}")
-
-
-def _verified(config: Config, difference: float) -> str:
-    """Return what was verified, in words."""
-    return f"largest difference {difference:.3g} on {config.runtime.device_target}"
 
 
 def _describe(path: Path, said: dict[str, str]) -> None:

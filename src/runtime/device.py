@@ -140,11 +140,9 @@ def compile_ahead(cell: "nn.Cell", *inputs: "Tensor") -> None:
 
 def fusion_flags() -> str:
     """Return AKG's flags: it compiles for AVX2 unless it is told that the processor has AVX-512."""
-    try:
-        features = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return FUSION_FLAGS
-    return f"{FUSION_FLAGS} --cpu_feature=avx512" if set(features.split()) >= AVX512 else FUSION_FLAGS
+    from src.runtime.environment import cpuinfo
+
+    return f"{FUSION_FLAGS} --cpu_feature=avx512" if set(cpuinfo().split()) >= AVX512 else FUSION_FLAGS
 
 
 def _start_fusion() -> Optional[str]:

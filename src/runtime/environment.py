@@ -34,12 +34,16 @@ def one_line(facts: Mapping[str, object]) -> str:
     return ", ".join(f"{key}: {value}" for key, value in facts.items())
 
 
-def _processor() -> str:
+def cpuinfo() -> str:
+    """Return what Linux says about the processor; nothing on other systems."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        return ""
+
+
+def _processor() -> str:
+    names = [line.partition(":")[2].strip() for line in cpuinfo().splitlines() if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 
 

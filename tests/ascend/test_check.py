@@ -14,10 +14,7 @@ from src.ascend.operators import FIRST, OPERATORS
 from src.config import ModelConfig
 from src.models import from_config
 from src.runtime import releases
-from src.schedules import Geometry
 from tests.helpers.commands import SHARED, run_module
-
-VIT_S = Geometry.from_config(ModelConfig(num_classes=1000))
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the lists that the table was made from are not here")
