@@ -14,11 +14,11 @@ from src.config import Config, Role, dump, format_override, keys_with, load, wit
 from src.config.files import Overrides
 from src.data.datasets import Dataset, check_sizes, open_dataset
 from src.data.verify import verify_images
-from src.errors import UserError, short_message
+from src.errors import Interrupted, UserError, short_message
 from src.files import write_text
 from src.runs import RunFolder
 from src.runtime import device
-from src.runtime.distributed import ProcessGroup, check_launched
+from src.runtime.distributed import ProcessGroup
 from src.runtime.signals import STOP
 from src.schedules import Geometry, parse, resolve
 
@@ -39,7 +39,7 @@ def train(config: Config, name: str, distribute: bool) -> None:
     Raises:
         UserError: The configuration, the data or the folder is refused.
     """
-    dataset = _check(config, distribute)
+    dataset = _check(config)
     if config.run.dir is not None:
         RunFolder(config.run.dir).check_unused()
     config, dataset, bad_images, group = _prepare(config, dataset, distribute)
@@ -67,7 +67,7 @@ def resume(folder: str, overrides: Overrides, distribute: bool) -> None:
     done = run.epochs_done
     if config.train.epochs < done:
         raise UserError(f"train.epochs {config.train.epochs}: the run {run.path} has done {done} epochs already")
-    dataset = _check(config, distribute)
+    dataset = _check(config)
     run.check_classes(dataset.classes)
     config, dataset, bad_images, group = _prepare(config, dataset, distribute)
     _train(config, dataset, bad_images, run, True, group)
@@ -82,7 +82,7 @@ def evaluate(config: Config, checkpoint: Path, distribute: bool) -> Optional[dic
     Raises:
         UserError: The checkpoint does not fit the configuration, or the data is refused.
     """
-    dataset = _check(config, distribute, splits=("val",))
+    dataset = _check(config, splits=("val",))
     run = RunFolder.of_checkpoint(checkpoint)
     if run is not None:
         run.check_classes(dataset.classes)
@@ -99,7 +99,12 @@ def evaluate(config: Config, checkpoint: Path, distribute: bool) -> Optional[dic
     dataset.check_fits(config.model.num_classes or 0)
     check_sizes(dataset, config.data, group)
     dataset, _ = _verify(config, dataset, group)
-    accuracy = count_correct(network, val_loader(dataset, config, group), config.data.batch_size, group)
+    loader = val_loader(dataset, config, group)
+    if group.size == 1:
+        accuracy = count_correct(network, loader, config.data.batch_size)
+    else:
+        with STOP.graceful():  # together: a process that ends alone leaves the others waiting
+            accuracy = count_correct(network, loader, config.data.batch_size, group, lambda: _stop_together(group))
     if not group.is_main:
         return None
     return {
@@ -108,6 +113,17 @@ def evaluate(config: Config, checkpoint: Path, distribute: bool) -> Optional[dic
         "images": accuracy.images,
         "tokens": str(network.plan.schedule),
     }
+
+
+def _stop_together(group: ProcessGroup) -> None:
+    """Stop here if a signal asks any process of the group to.
+
+    Raises:
+        Interrupted: It does.
+    """
+    requested = group.any_signal(STOP.requested)
+    if requested is not None:
+        raise Interrupted(requested, f"{requested.name}: stopped" if group.is_main else "")
 
 
 def check(config: Config) -> None:
@@ -120,11 +136,9 @@ def check(config: Config) -> None:
     resolve(parse(config.model.tokens), Geometry.from_config(config.model))
 
 
-def _check(config: Config, distribute: bool, splits: Sequence[str] = ("train", "val")) -> Dataset:
+def _check(config: Config, splits: Sequence[str] = ("train", "val")) -> Dataset:
     """Refuse what needs neither tensor nor image to be refused, and open the data."""
     check(config)
-    if distribute:
-        check_launched()
     dataset = open_dataset(config.data, splits)
     dataset.check_fits(config.model.num_classes or len(dataset.classes))
     return dataset

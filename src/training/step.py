@@ -40,7 +40,8 @@ class TrainStep(nn.Cell):
         self.clip_norm = clip_norm
         self.checks_overflow = checks_overflow
         self.average = nn.DistributedGradReducer(optimizer.parameters) if processes > 1 else nn.Identity()
-        self.least = ops.AllReduce(ops.ReduceOp.MIN) if processes > 1 else nn.Identity()
+        self.sum = ops.AllReduce() if processes > 1 else nn.Identity()  # CPU has no minimum
+        self.enough = processes - 0.5
         self.all_true = ops.ReduceAll()
         self.on_ascend = ms.get_context("device_target") == "Ascend"
         self.gradient = ops.value_and_grad(self.scaled_loss, None, optimizer.parameters)
@@ -54,7 +55,7 @@ class TrainStep(nn.Cell):
         gradients = self.scaler.unscale(gradients)
         finite = ops.isfinite(loss)
         if self.checks_overflow:
-            finite = self.least(ops.cast(self.all_finite(gradients), ms.float32)) > 0.5
+            finite = self.sum(ops.cast(self.all_finite(gradients), ms.float32)) > self.enough
             self.scaler.adjust(finite)
             gradients = self.average(gradients)
             if finite:

@@ -36,6 +36,10 @@ CASES = [
     ("train", ["--print", "model.tokens=6(55%)+13"], "tokens spec '6(55%)+13': block 13 is out of range"),
     ("train", ["--device_target", "TPU"], "runtime.device_target 'TPU' is unknown; choose one of CPU, Ascend"),
     ("train", ["--distribute"], "--distribute needs MindSpore's launcher; start with: msrun"),
+    ("train", [], "msrun started this process, but not with --distribute"),
+    ("eval", [], "msrun started this process, but not with --distribute"),
+    ("export", [], "msrun started this process, but not with --distribute"),
+    ("src.tools.table1", [], "msrun started this process, but not with --distribute"),
     ("train", ["--resume", "nowhere"], "give either --config FILE or --resume RUN_FOLDER"),
     ("train", ["run.dir=/dev/null/run"], "run.dir /dev/null/run cannot be made: Not a directory"),
     ("train", ["--epochs", "3"], "unrecognized arguments: --epochs"),
@@ -103,7 +107,13 @@ def refused(tmp_path_factory):
     lines = ["epoch,phase,tokens,loss,lr,top1,top5,img_s,seconds", "1,1,none,1,1,1,1,1,1", "2,1,none,1,1,1,1,1,1"]
     (folder / "run/metrics.csv").write_text("\n".join(lines) + "\n")
     cases = [
-        {"module": name, "arguments": list(arguments), "folder": str(folder)} for name, arguments, _ in all_cases()
+        {
+            "module": name,
+            "arguments": list(arguments),
+            "folder": str(folder),
+            "environment": {"MS_ROLE": "MS_WORKER"} if message.startswith("msrun started") else {},
+        }
+        for name, arguments, message in all_cases()
     ]
     (folder / "cases.json").write_text(json.dumps(cases))
     done = run_module("tests.helpers.refusals", folder / "cases.json", cwd=folder)
