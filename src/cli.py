@@ -77,6 +77,7 @@ def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
     STOP.install()
     try:
         main(sys.argv[1:])
+        STOP.is_ending = True
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of the output wants no more of it, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -142,7 +142,10 @@ class DataConfig:
     cutmix: NonNegative = key(0.0, "CutMix's alpha; 0: off", *_DATA)
     mixup_prob: Fraction = key(1.0, "probability that a batch is mixed by mixup or CutMix", *_DATA)
     on_bad_image: Literal["error", "skip", "unchecked"] = key(
-        "error", "an image that cannot be decoded: refuse the data, leave it out, or do not look", *_DATA
+        "error",
+        "an image that cannot be decoded: refuse the data, leave it out, or do not look",
+        *_DATA,
+        Role.RESUMABLE,
     )
 
 

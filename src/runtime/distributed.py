@@ -44,6 +44,15 @@ class ProcessGroup:
         counts = self.sum([float(received == number) for number in SIGNALS])
         return max((number for number, count in zip(SIGNALS, counts) if count), default=None)
 
+    def gather(self, text: str) -> list[str]:
+        """Return the text of every process, in the order of their ranks."""
+        parts = [text.encode() if rank == self.rank else b"" for rank in range(self.size)]
+        sizes = [int(size) for size in self.sum([float(len(part)) for part in parts])]
+        padded = b"".join(part or bytes(size) for part, size in zip(parts, sizes))
+        together = bytes(map(int, self.sum(list(map(float, padded)))))
+        ends = [sum(sizes[: rank + 1]) for rank in range(self.size)]
+        return [together[end - size : end].decode() for end, size in zip(ends, sizes)]
+
     def barrier(self) -> None:
         """Wait until every process has come here."""
         self.sum((0.0,))
@@ -74,6 +83,11 @@ def check_launched(distribute: bool) -> None:
             "msrun started this process, but not with --distribute: every process would do the whole work alone; add"
             " --distribute (train.py, eval.py), or start without msrun"
         )
+
+
+def launched_processes(distribute: bool) -> int:
+    """Return how many processes there will be, before they have joined."""
+    return int(os.environ["MS_WORKER_NUM"]) if distribute else 1
 
 
 def init_processes() -> ProcessGroup:

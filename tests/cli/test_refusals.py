@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from src.runs.images import RunImages
 from tests.helpers.commands import ROOT, run_module, run_script
 
 QUICK = ["--config", str(ROOT / "configs/quickstart.yaml")]
@@ -77,6 +78,9 @@ WITHOUT_CONFIG = [
     ("train", ["--resume", "nowhere"], "run folder nowhere holds no config.yaml; name the folder that train.py"),
     ("train", ["--resume", "run", "data.batch_size=4"], "override 'data.batch_size=4': a resumed run may only change"),
     ("train", ["--resume", "run", "train.epochs=1"], "train.epochs 1: the run run has done 2 epochs already"),
+    ("train", ["--resume", "shared"], "the run shared was trained by 2 processes, not 1; resume it with as many"),
+    ("train", ["--resume", "grown"], "the run grown was trained on 1436 train and 360 val images, and data.root has"),
+    ("train", ["--resume", "renamed"], "has 1437 train and 360 val, of other names; put back those that it began"),
     ("train", ["--resume", "run", "--print"], "--print goes with --config FILE; a run folder has its whole"),
     ("train", ["--config", "nowhere.yaml"], "config nowhere.yaml cannot be read: No such file or directory"),
     ("train", [*QUICK, "run.dir=run"], "run.dir run holds a run already; resume it with --resume run"),
@@ -106,6 +110,11 @@ def refused(tmp_path_factory):
     (folder / "run/config.yaml").write_text((ROOT / "configs/quickstart.yaml").read_text())
     lines = ["epoch,phase,tokens,loss,lr,top1,top5,img_s,seconds", "1,1,none,1,1,1,1,1,1", "2,1,none,1,1,1,1,1,1"]
     (folder / "run/metrics.csv").write_text("\n".join(lines) + "\n")
+    begun = {"shared": (2, 1437, "0"), "grown": (1, 1436, "0"), "renamed": (1, 1437, "0")}
+    for name, (processes, images, names) in begun.items():
+        (folder / name).mkdir()
+        (folder / name / "config.yaml").write_text((ROOT / "configs/quickstart.yaml").read_text())
+        RunImages(processes, {"train": images, "val": 360}, names).write(folder / name / "images.json")
     cases = [
         {
             "module": name,
@@ -119,7 +128,9 @@ def refused(tmp_path_factory):
     done = run_module("tests.helpers.refusals", folder / "cases.json", cwd=folder)
     assert done.returncode == 0, done.stderr
     left = sorted(path.name for path in folder.iterdir())
-    assert left == ["cases.json", "data", "empty.ckpt", "run"], "the digits, and nothing that a refusal left"
+    assert left == sorted(["cases.json", "data", "empty.ckpt", "run", *begun]), (
+        "the digits, and nothing that a refusal left"
+    )
     return json.loads(done.stdout)
 
 
