@@ -4,6 +4,7 @@ from typing import Optional
 
 import mindspore as ms
 from mindspore import Tensor, amp, nn, ops
+from mindspore.ops.operations.math_ops import NPUClearFloatStatusV2
 
 from src.training.ema import Ema
 from src.training.loss import Loss
@@ -43,6 +44,7 @@ class TrainStep(nn.Cell):
         self.sum = ops.AllReduce() if processes > 1 else nn.Identity()  # CPU has no minimum
         self.enough = processes - 0.5
         self.all_true = ops.ReduceAll()
+        self.clear_overflow = NPUClearFloatStatusV2()
         self.on_ascend = ms.get_context("device_target") == "Ascend"
         self.gradient = ops.value_and_grad(self.scaled_loss, None, optimizer.parameters)
 
@@ -50,6 +52,8 @@ class TrainStep(nn.Cell):
         return self.scaler.scale(self.loss(self.network(*inputs), labels))
 
     def construct(self, images: Tensor, labels: Tensor, *random_inputs: object) -> tuple[Tensor, Tensor]:
+        if self.checks_overflow and self.on_ascend:  # its status also tells of an evaluation or an average before
+            images = ops.depend(images, self.clear_overflow(Tensor([0] * 8, ms.int32)))
         loss, gradients = self.gradient(labels, images, *random_inputs)
         loss = self.scaler.unscale(loss)
         gradients = self.scaler.unscale(gradients)
