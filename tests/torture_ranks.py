@@ -31,6 +31,7 @@ RANKS = 2
 KILLED = ("one rank", "all", "msrun")
 SIGNALLED = ("one rank", "both ranks", "msrun's group")
 SECONDS_TO_END = 60
+SOONER = {"MS_NODE_TIMEOUT": "15"}  # s after which msrun's scheduler ends without a rank that was killed; by default 30
 
 
 def torture(kills: int, signals: int, chance: random.Random) -> str:
@@ -145,8 +146,8 @@ def start(run: Path, resume: bool = False) -> subprocess.Popen:
     options = [str(ROOT / "train.py"), "--distribute", *config, *([] if resume else [f"run.dir={run}"])]
     logs = f"{run}.resumed" if resume else f"{run}.logs"
     with Path(f"{run}.log").open("a", encoding="utf-8") as log:
-        command = msrun(RANKS, logs, *options)
-        return subprocess.Popen(command, stdout=log, stderr=log, env=environment(), start_new_session=True)
+        how = {"env": {**environment(), **SOONER}, "start_new_session": True}
+        return subprocess.Popen(msrun(RANKS, logs, *options), stdout=log, stderr=log, **how)
 
 
 def end_of(job: subprocess.Popen) -> int:
