@@ -140,14 +140,14 @@ def log_of(run: Path, rank: int) -> str:
     return path.read_text(errors="replace") if path.exists() else ""
 
 
-def start(run: Path, resume: bool = False) -> subprocess.Popen:
-    """Start a training of two ranks, with msrun in a process group of its own."""
+def start(run: Path, resume: bool = False, script: str = "train.py", **options: object) -> subprocess.Popen:
+    """Start a training of two ranks, with msrun in a process group of its own; `options` are those of `msrun`."""
     config = ["--resume", str(run)] if resume else ["--config", str(ROOT / "configs/quickstart.yaml"), *SMALL]
-    options = [str(ROOT / "train.py"), "--distribute", *config, *([] if resume else [f"run.dir={run}"])]
+    arguments = [str(ROOT / script), "--distribute", *config, *([] if resume else [f"run.dir={run}"])]
     logs = f"{run}.resumed" if resume else f"{run}.logs"
     with Path(f"{run}.log").open("a", encoding="utf-8") as log:
         how = {"env": {**environment(), **SOONER}, "start_new_session": True}
-        return subprocess.Popen(msrun(RANKS, logs, *options), stdout=log, stderr=log, **how)
+        return subprocess.Popen(msrun(RANKS, logs, *arguments, **options), stdout=log, stderr=log, **how)
 
 
 def end_of(job: subprocess.Popen) -> int:
