@@ -47,8 +47,10 @@ class Parser(argparse.ArgumentParser):
             The arguments; `overrides` maps each "section.key" to its value.
         """
         from src.config import read_overrides
+        from src.runtime.distributed import check_launched
 
         args = self.parse_intermixed_args(argv)
+        check_launched(getattr(args, "distribute", False))
         texts = list(args.overrides)
         for name, values in list(vars(args).items()):
             if name != "overrides" and isinstance(values, list):  # an option of several values takes all that follows
@@ -75,6 +77,7 @@ def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
     STOP.install()
     try:
         main(sys.argv[1:])
+        STOP.is_ending = True
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of the output wants no more of it, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -83,7 +86,8 @@ def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
         _report_end(f"error: {' '.join(str(error).split())}")
         code = 2 if isinstance(error, UserError) else 1
     except Interrupted as stopped:
-        _report_end(str(stopped))
+        if str(stopped):  # the first of several processes speaks for all
+            _report_end(str(stopped))
         code = stopped.code
     except BaseException as error:
         if STOP.requested is None and not isinstance(error, KeyboardInterrupt):

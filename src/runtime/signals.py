@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Optional
 
+from src.errors import Interrupted
+
 SECONDS_BETWEEN = 1  # a signal to a process and to its group counts once
 
 
@@ -24,11 +26,13 @@ class StopRequest:
 
     Attributes:
         requested: The signal; None as long as there was none.
+        is_ending: The command has done what it had to: a first signal changes nothing any more.
     """
 
     def __init__(self) -> None:
         self.requested: Optional[signal.Signals] = None
         self.is_graceful = False
+        self.is_ending = False
         self.forwarded = False
         self.received_at = 0.0
 
@@ -49,6 +53,9 @@ class StopRequest:
         self.is_graceful = True
         try:
             yield self
+        except Interrupted:  # perhaps for a signal that another process received, before one comes here too
+            self.is_ending = True
+            raise
         finally:
             self.is_graceful = False
 
@@ -71,6 +78,8 @@ class StopRequest:
             print(f"{number.name}: stopped at once; what was saved before is whole", file=sys.stderr, flush=True)
             os._exit(128 + number)
         self.requested, self.received_at = number, time.monotonic()
+        if self.is_ending:
+            return False
         if self.is_graceful:
             print(f"{number.name}: stopping after this step; once more to stop at once", file=sys.stderr, flush=True)
         return not self.is_graceful
