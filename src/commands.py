@@ -19,6 +19,7 @@ from src.files import write_text
 from src.runs import RunFolder
 from src.runtime import device
 from src.runtime.distributed import ProcessGroup, check_launched
+from src.runtime.environment import memory
 from src.runtime.signals import STOP
 from src.schedules import Geometry, parse, resolve
 
@@ -114,10 +115,17 @@ def check(config: Config) -> None:
     """Refuse what needs neither data nor MindSpore to be refused.
 
     Raises:
-        UserError: The device is unknown, sizes do not fit together, or the schedule does not fit the model.
+        UserError: The device is unknown, sizes do not fit together or not into the memory, or the schedule does not fit
+            the model.
     """
     device.check_settings(config.runtime.device_target, config.runtime.sink)
-    resolve(parse(config.model.tokens), Geometry.from_config(config.model))
+    geometry = Geometry.from_config(config.model)
+    if 4 * geometry.parameters > memory():
+        raise UserError(
+            f"the network has {geometry.parameters:,} parameters of 4 bytes, more than this machine's memory; lower"
+            " model.embed_dim, model.depth, model.num_classes or model.image_size"
+        )
+    resolve(parse(config.model.tokens), geometry)
 
 
 def _check(config: Config, distribute: bool, splits: Sequence[str] = ("train", "val")) -> Dataset:

@@ -84,7 +84,7 @@ def open_dataset(
         UserError: A folder is missing or holds no images, classes differ between splits, or the training split is
             smaller than a batch.
     """
-    root = _write_digits(DIGITS_FOLDER.resolve()) if config.root == DIGITS else Path(config.root).expanduser().resolve()
+    root = _write_digits(DIGITS_FOLDER.resolve()) if config.root == DIGITS else _expand(config.root)
     if not root.is_dir():
         raise UserError(f"data.root {root} is not a folder; set data.root to the folder of the images")
     named = {"train": config.train_split, "val": config.val_split}
@@ -94,6 +94,13 @@ def open_dataset(
     )
     check_sizes(dataset, config, group)
     return dataset
+
+
+def _expand(root: str) -> Path:
+    try:
+        return Path(root).expanduser().resolve()
+    except RuntimeError as error:
+        raise UserError(f"data.root {root}: there is no such user; name the folder from / on") from error
 
 
 def check_sizes(dataset: Dataset, config: DataConfig, group: ProcessGroup = SINGLE_PROCESS) -> None:

@@ -6,6 +6,7 @@ import logging
 import os
 import random
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
@@ -27,7 +28,11 @@ def prepare_environment() -> None:
     """Set the environment variables that MindSpore reads at import, unless the user has set them or it is imported."""
     if "mindspore" in sys.modules:
         return
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "skipvit-mindspore"
+    try:
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # a user without a home, as in a container
+        caches = Path(tempfile.gettempdir()) / f"cache-{os.getuid()}"
+    cache = caches / "skipvit-mindspore"
     for name, value in {
         "GLOG_v": "3",  # errors only: MindSpore's warnings are for its own developers
         "OMP_WAIT_POLICY": "PASSIVE",  # fused kernels' OpenMP threads must not spin beside MindSpore's own

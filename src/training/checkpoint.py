@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from src.config import Config
-from src.errors import UserError
+from src.errors import UserError, first_few
 from src.runs import RunFolder
 from src.training.state import TrainState
 from src.weights.files import read_state, write_state, write_weights
+
+MOST_COUNTED = 10**9  # epochs, as the configuration
 
 log = logging.getLogger("skipvit")
 
@@ -67,17 +70,36 @@ def restore_state(run: RunFolder, state: TrainState) -> TrainingProgress:
                 raise
             log.warning("%s; resuming from %s instead", damage, other)
     parameters = state.parameters()
-    shapes = {name: array.shape for name, array in saved.arrays.items()}
-    differing = dict(shapes.items() ^ {name: tuple(p.shape) for name, p in parameters.items()}.items())
-    if differing or "epoch" not in saved.progress:
-        raise UserError(f"checkpoint {path} is not of this configuration: {', '.join(sorted(differing)) or 'no epoch'}")
+    forms = {name: (array.shape, array.dtype.kind) for name, array in saved.arrays.items()}
+    expected = {name: (tuple(p.shape), p.asnumpy().dtype.kind) for name, p in parameters.items()}
+    differing = sorted(dict(forms.items() ^ expected.items()))
+    if differing:
+        raise UserError(f"checkpoint {path} is not of this configuration: {first_few(differing)}")
+    progress = _read_progress(saved.progress, path)
     for name, parameter in parameters.items():
         parameter.set_data(Tensor(np.asarray(saved.arrays[name]), parameter.dtype))
-    given = saved.progress
-    return TrainingProgress(
-        int(given["epoch"]), int(given["best_phase"]), float(given["best_top1"]), int(given["skipped"]),
-        tuple(given["losses"].tolist()) if "losses" in given else (),
-    )  # fmt: skip
+    return progress
+
+
+def _read_progress(saved: Mapping[str, np.ndarray], path: Path) -> TrainingProgress:
+    """Return the progress that a state holds.
+
+    Raises:
+        UserError: It holds another one than `save_state` writes.
+    """
+    losses = saved.get("losses", np.zeros(0))
+    counts = {name: saved.get(name, np.zeros(0)) for name in ("epoch", "best_phase", "skipped", "best_top1")}
+    refused = [
+        name
+        for name, value in counts.items()
+        if value.shape != () or not -1 <= value <= MOST_COUNTED or (name != "best_top1" and value != abs(value.round()))
+    ]
+    if refused or losses.ndim != 1 or losses.dtype != np.float64 or saved.keys() - {*counts, "losses"}:
+        raise UserError(
+            f"checkpoint {path} is not of a training: its progress is not ({first_few(refused or ['losses'])})"
+        )
+    epoch, best_phase, skipped = (int(counts[name]) for name in ("epoch", "best_phase", "skipped"))
+    return TrainingProgress(epoch, best_phase, float(counts["best_top1"]), skipped, tuple(losses.tolist()))
 
 
 def save_best(run: RunFolder, config: Config, network: nn.Cell) -> None:

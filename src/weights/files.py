@@ -1,6 +1,7 @@
 """The checkpoint's format; no other module knows it.
 
-A checkpoint is a MindSpore .ckpt with MindSpore's checksum, written whole or not at all. Its entries:
+A checkpoint is a MindSpore .ckpt with MindSpore's checksum, written whole or not at all. It is read without MindSpore,
+by readers that trust nothing in it. Its entries:
 
 best.ckpt, epoch-0010.ckpt   the network's weights by their names
 last.ckpt, previous.ckpt     all state of a training, each name after its group: `network.`, `optimizer.`, `ema.` (and
@@ -8,8 +9,7 @@ last.ckpt, previous.ckpt     all state of a training, each name after its group:
 both                         `config`: the resolved configuration, as the bytes of its YAML
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional, Union
@@ -19,6 +19,9 @@ import numpy as np
 from src.config import Config, dump
 from src.errors import RunError, UserError, short_message
 from src.files import written_whole
+from src.runtime.environment import memory
+from src.weights import mindspore_file
+from src.weights.mindspore_file import DamagedError
 
 if TYPE_CHECKING:
     from mindspore import Parameter, Tensor
@@ -28,6 +31,8 @@ Arrays = dict[str, np.ndarray]
 CONFIG = "config"
 NETWORK, OPTIMIZER, SCALER, PROGRESS = "network.", "optimizer.", "scaler.", "reached."
 AVERAGE, AVERAGE_STEPS = "ema.", "ema_steps"
+LONGEST_CONFIG = 2**16  # bytes
+SAFETENSORS_TYPES = ("F16", "F32", "F64", "I32", "I64", "U8")
 
 
 @dataclass(frozen=True)
@@ -80,27 +85,26 @@ def read_state(path: Path) -> SavedState:
 
 
 def read_arrays(path: Union[str, Path]) -> Arrays:
-    """Read the names and arrays of a safetensors file or a MindSpore checkpoint.
+    """Read the names and arrays of a safetensors file or a MindSpore checkpoint; neither is trusted.
 
     Raises:
-        UserError: The file is missing or is neither.
+        UserError: The file is missing, cannot be read, or is neither.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist; name one with --ckpt FILE")
     if path.suffix not in (".ckpt", ".safetensors"):
         raise UserError(f"checkpoint {path} must end in .ckpt or .safetensors")
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    import mindspore as ms
-
+    size = path.stat().st_size
+    if size > memory() / 2:
+        raise UserError(f"checkpoint {path} has {size / 2**30:.1f} GB, too much for this machine; use another file")
     try:
-        with _quiet_mindspore():
-            loaded = ms.load_checkpoint(str(path), crc_check=True)
-        return {name: value.asnumpy() for name, value in loaded.items()}
-    except (ValueError, TypeError, RuntimeError, OSError) as error:
-        # not MindSpore's own words: it suspects permissions, or a prefix
-        raise UserError(f"checkpoint {path} is damaged, or no checkpoint; use another file") from error
+        return _read_safetensors(path) if path.suffix == ".safetensors" else _read_mindspore(path)
+    except OSError as error:
+        raise UserError(f"checkpoint {path} cannot be read: {error.strerror or error}; use another file") from error
+    except DamagedError as error:
+        reason = short_message(error)
+        raise UserError(f"checkpoint {path} is damaged, or no checkpoint: {reason}; use another file") from error
 
 
 def split_weights(arrays: Arrays) -> tuple[Arrays, Optional[str]]:
@@ -114,15 +118,39 @@ def split_weights(arrays: Arrays) -> tuple[Arrays, Optional[str]]:
     return weights, config
 
 
+def _read_mindspore(path: Path) -> Arrays:
+    arrays, has_checksum = mindspore_file.parse(path.read_bytes())
+    config = arrays.get(CONFIG)
+    if not has_checksum and any(name.startswith((CONFIG, NETWORK, PROGRESS)) for name in arrays):
+        raise DamagedError("its checksum is missing")  # other writers' files may be without
+    if config is not None and not _is_text(config):
+        raise DamagedError(f"its {CONFIG} is not text of at most {LONGEST_CONFIG} bytes")
+    return arrays
+
+
+def _is_text(array: np.ndarray) -> bool:
+    if array.dtype != np.uint8 or array.ndim != 1 or array.size > LONGEST_CONFIG:
+        return False
+    try:
+        return bool(array.tobytes().decode())
+    except UnicodeDecodeError:
+        return False
+
+
 def _read_safetensors(path: Path) -> Arrays:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    from safetensors import SafetensorError, safe_open
 
     try:
-        return load_file(path)
-    except (SafetensorError, ValueError, TypeError, RuntimeError, OSError) as error:
-        reason = short_message(error)
-        raise UserError(f"checkpoint {path} is damaged, or no checkpoint: {reason}; use another file") from error
+        with safe_open(path, "numpy") as file:
+            names = list(file.keys())
+            for name in names:
+                entry = file.get_slice(name)
+                mindspore_file.check_array(name, tuple(entry.get_shape()))
+                if entry.get_dtype() not in SAFETENSORS_TYPES:
+                    raise DamagedError(f"{name} is not of a type among {', '.join(SAFETENSORS_TYPES)}")
+            return {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, ValueError, TypeError, RuntimeError) as error:
+        raise DamagedError(short_message(error)) from error
 
 
 def _write(path: Path, arrays: Mapping[str, "Tensor"], config: Config, previous: Optional[Path] = None) -> None:
@@ -138,16 +166,3 @@ def _write(path: Path, arrays: Mapping[str, "Tensor"], config: Config, previous:
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or short_message(error)
         raise RunError(f"checkpoint {path} cannot be written: {reason}; what was saved before is whole") from error
-
-
-@contextmanager
-def _quiet_mindspore() -> Iterator[None]:
-    """Silence MindSpore's own lines about a damaged file, which is reported in one line of ours."""
-    from mindspore import log
-
-    logger = log._get_logger()
-    before, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = before

@@ -12,7 +12,8 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from src.errors import Interrupted, RunError, UserError
+from src import cli
+from src.errors import one_line
 
 
 def main(file: str) -> None:
@@ -23,8 +24,11 @@ def main(file: str) -> None:
         with contextlib.redirect_stdout(output):
             try:
                 import_module(case["module"]).main(case["arguments"])
-            except (UserError, RunError, Interrupted) as error:
-                kind, message = type(error).__name__, " ".join(str(error).split())
+            except Exception as error:
+                known = cli.as_known(error)
+                if known is None:
+                    raise
+                kind, message = type(known).__name__, one_line(str(known))
         heavy = sorted({"mindspore", "mindcv"} & set(sys.modules))
         results.append([kind, message, output.getvalue(), heavy])
     print(json.dumps(results))
