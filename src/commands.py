@@ -14,7 +14,7 @@ from src.config import Config, Role, dump, format_override, keys_with, load, wit
 from src.config.files import Overrides
 from src.data.datasets import Dataset, check_sizes, open_dataset
 from src.data.verify import verify_images
-from src.errors import UserError, short_message
+from src.errors import UserError, plain, short_message
 from src.files import write_text
 from src.runs import RunFolder
 from src.runtime import device
@@ -22,6 +22,7 @@ from src.runtime.distributed import ProcessGroup, check_launched
 from src.runtime.environment import memory
 from src.runtime.signals import STOP
 from src.schedules import Geometry, parse, resolve
+from src.weights import read_checkpoint
 
 if TYPE_CHECKING:
     from mindspore import nn
@@ -69,7 +70,7 @@ def resume(folder: str, overrides: Overrides, distribute: bool) -> None:
     if config.train.epochs < done:
         raise UserError(f"train.epochs {config.train.epochs}: the run {run.path} has done {done} epochs already")
     dataset = _check(config, distribute)
-    run.check_classes(dataset.classes)
+    dataset.check_classes(run.read_classes(), str(run.classes))
     config, dataset, bad_images, group = _prepare(config, dataset, distribute)
     _train(config, dataset, bad_images, run, True, group)
 
@@ -84,20 +85,19 @@ def evaluate(config: Config, checkpoint: Path, distribute: bool) -> Optional[dic
         UserError: The checkpoint does not fit the configuration, or the data is refused.
     """
     dataset = _check(config, distribute, splits=("val",))
+    loaded = read_checkpoint(checkpoint)
     run = RunFolder.of_checkpoint(checkpoint)
-    if run is not None:
-        run.check_classes(dataset.classes)
+    dataset.check_classes(loaded.classes or (run.read_classes() if run else ()), f"checkpoint {checkpoint}")
+    config = loaded.fill_in(config)
+    dataset.check_fits(config.model.num_classes or 0)
+    dataset.warn_of_unused_outputs(config.model.num_classes or 0)
     group = _set_up(config, distribute)
     from src.data.loaders import val_loader
     from src.models import from_config
     from src.training.evaluate import evaluate as count_correct
-    from src.weights import read_checkpoint
 
-    loaded = read_checkpoint(checkpoint)
-    config = loaded.fill_in(config)
     network = from_config(config.model, config.train.amp_level)
     loaded.load_into(network)
-    dataset.check_fits(config.model.num_classes or 0)
     check_sizes(dataset, config.data, group)
     dataset, _ = _verify(config, dataset, group)
     accuracy = count_correct(network, val_loader(dataset, config, group), config.data.batch_size, group)
@@ -187,6 +187,7 @@ def _train(
         cli.start_log(writes.log if writes else None, quiet=not group.is_main)
         if writes:
             write_text(writes.config, dump(config))
+            dataset.warn_of_unused_outputs(config.model.num_classes or 0)
             _describe(writes, config, bad_images, group)
         callbacks = _callbacks(config, dataset, writes)
         trainer = Trainer(config, dataset, build, run, group, callbacks, should_stop=lambda: STOP.requested)
@@ -201,7 +202,7 @@ def _describe(run: RunFolder, config: Config, bad_images: Sequence[str], group: 
 
     log.info("run folder: %s", run.path)
     if bad_images:
-        write_text(run.bad_images, "".join(f"{line}\n" for line in bad_images))
+        write_text(run.bad_images, "".join(f"{plain(line)}\n" for line in bad_images))
     run.add_environment({**environment(config), "processes": group.size})
 
 

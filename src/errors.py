@@ -37,6 +37,15 @@ def first_few(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
+def difference(first: Sequence[str], second: Sequence[str], of_first: str, of_second: str) -> str:
+    """Return in words in which of two lists of names something is that the other lacks."""
+    parts = []
+    for own, other, where in ((first, second, of_first), (second, first, of_second)):
+        missing = sorted(set(own) - set(other))
+        parts += [f"only in {where}: {first_few(missing)}"] if missing else []
+    return "; ".join(parts) or "the same ones in another order"
+
+
 def short_value(value: object, longest: int = 100) -> str:
     """Return a value as it is written in Python, cut where that is long."""
     try:

@@ -7,6 +7,7 @@ a fixed random part is then held out. CIFAR-10 and CIFAR-100 are read in their b
 ships (UCI ML hand-written digits), written once as PNG files to data/digits.
 """
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,9 +17,11 @@ from typing import Optional
 import numpy as np
 
 from src.config import DataConfig
-from src.errors import UserError
+from src.errors import CONTROL, UserError, difference
 from src.files import written_whole
 from src.runtime.distributed import SINGLE_PROCESS, ProcessGroup
+
+log = logging.getLogger("skipvit")
 
 DIGITS = "sklearn:digits"
 DIGITS_FOLDER = Path("data/digits")
@@ -69,6 +72,30 @@ class Dataset:
             raise UserError(
                 f"the data has {len(self.classes)} classes but the model has {num_classes} outputs;"
                 f" set model.num_classes={len(self.classes)}"
+            )
+
+    def warn_of_unused_outputs(self, num_classes: int) -> None:
+        """Log it where the model has outputs that no class of the data stands for."""
+        if len(self.classes) < num_classes:
+            log.warning(
+                "the data in %s has %d classes, the model %d outputs: labels are the first %d; for a network of these"
+                " classes alone, train with model.num_classes=null",
+                next(iter(self.splits.values())).folder, len(self.classes), num_classes, len(self.classes),
+            )  # fmt: skip
+
+    def check_classes(self, trained: Sequence[str], where: str) -> None:
+        """Refuse data of other classes than were trained on, or in another order.
+
+        Args:
+            trained: The names of the outputs, as `where` has them; none if they are unknown.
+
+        Raises:
+            UserError: They differ.
+        """
+        if trained and tuple(trained) != self.classes:
+            differing = difference(trained, self.classes, "the training", "the data")
+            raise UserError(
+                f"the data's classes are not those of {where}: {differing}; set data.root to data of the same classes"
             )
 
 
@@ -179,10 +206,9 @@ def _open_folder(config: DataConfig, root: Path, subsets: dict[str, str]) -> Dat
     first = next(iter(scans))
     for split, (classes, _, _) in scans.items():
         if classes != scans[first][0]:
-            differing = sorted(set(classes) ^ set(scans[first][0]))
             raise UserError(
                 f"data folders {root / subsets[first]} and {root / subsets[split]} hold different classes:"
-                f" {', '.join(differing[:10])}{', ...' if len(differing) > 10 else ''} only in one of them"
+                f" {difference(scans[first][0], classes, subsets[first], subsets[split])}"
             )
     return Dataset(
         scans[first][0],
@@ -211,6 +237,8 @@ def _scan(folder: Path) -> tuple[tuple[str, ...], int, tuple[str, ...]]:
         if entry.name.startswith(".") or not entry.is_dir():
             continue
         found = [ending for ending in map(_ending, os.listdir(entry.path)) if ending.lower() in EXTENSIONS]
+        if found and CONTROL.search(entry.name):
+            raise UserError(f"class folder {entry.path}: its name is not one line of text in UTF-8; rename it")
         if found:
             classes.append(entry.name)
             images += len(found)

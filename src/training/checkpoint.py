@@ -1,19 +1,20 @@
 """What a training saves and restores, and when: best.ckpt, last.ckpt and the weights of epochs."""
 
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Optional
 
 import numpy as np
 from mindspore import Tensor, nn
 
 from src.config import Config
 from src.errors import UserError, first_few
+from src.files import link
 from src.runs import RunFolder
 from src.training.state import TrainState
-from src.weights.files import read_state, write_state, write_weights
+from src.weights.files import read_state, read_weights, write_state, write_weights
 
 MOST_COUNTED = 10**9  # epochs, as the configuration
 
@@ -46,7 +47,7 @@ def save_state(run: RunFolder, config: Config, state: TrainState, progress: Trai
     Raises:
         RunError: It cannot be written; what was there is still whole.
     """
-    write_state(run.last, state.parameters(), asdict(progress), config, run.previous)
+    write_state(run.last, state.parameters(), asdict(progress), config, run.previous, run.read_classes())
 
 
 def restore_state(run: RunFolder, state: TrainState) -> TrainingProgress:
@@ -75,6 +76,10 @@ def restore_state(run: RunFolder, state: TrainState) -> TrainingProgress:
     differing = sorted(dict(forms.items() ^ expected.items()))
     if differing:
         raise UserError(f"checkpoint {path} is not of this configuration: {first_few(differing)}")
+    if saved.classes and saved.classes != run.read_classes():
+        raise UserError(
+            f"checkpoint {path} is of other classes than {run.classes} lists; put the run's own in its place"
+        )
     progress = _read_progress(saved.progress, path)
     for name, parameter in parameters.items():
         parameter.set_data(Tensor(np.asarray(saved.arrays[name]), parameter.dtype))
@@ -102,29 +107,39 @@ def _read_progress(saved: Mapping[str, np.ndarray], path: Path) -> TrainingProgr
     return TrainingProgress(epoch, best_phase, float(counts["best_top1"]), skipped, tuple(losses.tolist()))
 
 
-def save_best(run: RunFolder, config: Config, network: nn.Cell) -> None:
+def save_best(run: RunFolder, config: Config, network: nn.Cell, epoch: int) -> None:
     """Write a network's weights as best.ckpt; the best ones before become best-2.ckpt and so on, to `run.keep_best`.
+
+    A run that was killed while it did so repeats the epoch, and none of the best is kept twice or lost for it.
 
     Raises:
         RunError: It cannot be written; what was there is still whole.
     """
     files = [run.best, *(run.best.with_stem(f"best-{number}") for number in range(2, config.run.keep_best + 1))]
-    for better, worse in reversed(list(zip(files, files[1:]))):
-        if better.exists():
-            _link(better, worse)
-    save_weights(run.best, config, network)
+    before: dict[Optional[int], Path] = {}
+    if len(files) > 1:
+        for file in filter(Path.exists, files):
+            before.setdefault(_epoch_of(file), file)
+        before.pop(epoch, None)
+    for better, worse in reversed(list(zip(before.values(), files[1:]))):
+        if better != worse:
+            link(better, worse)
+    save_weights(run.best, config, network, epoch)
 
 
-def save_weights(path: Path, config: Config, network: nn.Cell) -> None:
-    """Write a network's weights.
+def _epoch_of(file: Path) -> Optional[int]:
+    try:
+        return read_weights(file).epoch
+    except UserError:  # damaged
+        return None
+
+
+def save_weights(path: Path, config: Config, network: nn.Cell, epoch: int = 0) -> None:
+    """Write a network's weights after an epoch, with the names of its run's classes.
 
     Raises:
         RunError: They cannot be written; what was there is still whole.
     """
-    write_weights(path, {weight.name: weight.value() for weight in network.get_parameters()}, config)
-
-
-def _link(source: Path, target: Path) -> None:
-    """Give a whole file a second name; `source` is later replaced by renaming, which leaves `target` as it is."""
-    target.unlink(missing_ok=True)
-    os.link(source, target)
+    run = RunFolder.of_checkpoint(path)
+    weights = {weight.name: weight.value() for weight in network.get_parameters()}
+    write_weights(path, weights, config, run.read_classes() if run else (), epoch)

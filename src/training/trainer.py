@@ -6,6 +6,7 @@ its random inputs.
 
 import gc
 import logging
+import shlex
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -221,7 +222,9 @@ class Trainer:
         if requested is None:
             return
         self._save()
-        how = f"saved; resume with python train.py --resume {self.run.path}" if self.run else "stopped"
+        how = (
+            f"saved; resume with python train.py --resume {shlex.quote(str(self.run.path))}" if self.run else "stopped"
+        )
         raise Interrupted(requested, f"{requested.name}: {how}")
 
     def _save(self) -> None:
@@ -243,10 +246,10 @@ class Trainer:
         )  # fmt: skip
         if self.run is not None and self.group.is_main:
             if improved:
-                save_best(self.run, self.config, evaluated)
+                save_best(self.run, self.config, evaluated, number)
             every = self.config.run.save_every_epochs
             if every is not None and number % every == 0:
-                save_weights(self.run.epoch(number), self.config, evaluated)
+                save_weights(self.run.epoch(number), self.config, evaluated, number)
             written = self.run.write_epoch(row)
             for callback in self.callbacks:
                 callback.on_epoch(phase, written, evaluated)

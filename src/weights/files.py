@@ -3,13 +3,15 @@
 A checkpoint is a MindSpore .ckpt with MindSpore's checksum, written whole or not at all. It is read without MindSpore,
 by readers that trust nothing in it. Its entries:
 
-best.ckpt, epoch-0010.ckpt   the network's weights by their names
+best.ckpt, epoch-0010.ckpt   the network's weights by their names, and `epoch`, after which they were written
 last.ckpt, previous.ckpt     all state of a training, each name after its group: `network.`, `optimizer.`, `ema.` (and
                              `ema_steps`), `scaler.`, and `reached.` for the progress, as float64
 both                         `config`: the resolved configuration, as the bytes of its YAML
+                             `classes`: the names of the outputs, as the bytes of lines
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional, Union
@@ -18,7 +20,7 @@ import numpy as np
 
 from src.config import Config, dump
 from src.errors import RunError, UserError, short_message
-from src.files import written_whole
+from src.files import set_mode, written_whole
 from src.runtime.environment import memory
 from src.weights import mindspore_file
 from src.weights.mindspore_file import DamagedError
@@ -28,28 +30,50 @@ if TYPE_CHECKING:
 
 Arrays = dict[str, np.ndarray]
 
-CONFIG = "config"
+CONFIG, CLASSES, EPOCH = "config", "classes", "epoch"
 NETWORK, OPTIMIZER, SCALER, PROGRESS = "network.", "optimizer.", "scaler.", "reached."
 AVERAGE, AVERAGE_STEPS = "ema.", "ema_steps"
-LONGEST_CONFIG = 2**16  # bytes
+LONGEST = {CONFIG: 2**16, CLASSES: 2**24}  # bytes of a text
 SAFETENSORS_TYPES = ("F16", "F32", "F64", "I32", "I64", "U8")
 
 
 @dataclass(frozen=True)
 class SavedState:
-    """The state of a training: arrays by name, and its progress by field."""
+    """The state of a training: arrays by name, its progress by field, and the names of the classes."""
 
     arrays: Arrays
     progress: Arrays
+    classes: tuple[str, ...]
 
 
-def write_weights(path: Path, weights: Mapping[str, "Tensor"], config: Config) -> None:
+@dataclass(frozen=True)
+class SavedWeights:
+    """What a file holds to evaluate: averaged weights where there are any.
+
+    Attributes:
+        config: The resolved configuration as YAML; None if the file holds none.
+        classes: The names of the outputs; none if the file holds none.
+        epoch: After which the weights were written; None if the file does not say.
+    """
+
+    arrays: Arrays
+    config: Optional[str]
+    classes: tuple[str, ...]
+    epoch: Optional[int]
+
+
+def write_weights(
+    path: Path, weights: Mapping[str, "Tensor"], config: Config, classes: Sequence[str] = (), epoch: int = 0
+) -> None:
     """Write a network's weights by the names that they have outside an average.
 
     Raises:
         RunError: The file cannot be written; what was there is still whole.
     """
-    _write(path, {name.removeprefix(AVERAGE): value for name, value in weights.items()}, config)
+    from mindspore import Tensor
+
+    arrays = {name.removeprefix(AVERAGE): value for name, value in weights.items()}
+    _write(path, {**arrays, EPOCH: Tensor(np.array(epoch, np.int64))}, config, classes)
 
 
 def write_state(
@@ -58,6 +82,7 @@ def write_state(
     progress: Mapping[str, object],
     config: Config,
     previous: Path,
+    classes: Sequence[str] = (),
 ) -> None:
     """Write all state of a training; the file before becomes `previous`.
 
@@ -70,7 +95,7 @@ def write_state(
     for name, value in progress.items():
         if value != ():  # MindSpore saves no empty tensor
             arrays[PROGRESS + name] = Tensor(np.array(value, np.float64))
-    _write(path, arrays, config, previous)
+    _write(path, arrays, config, classes, previous)
 
 
 def read_state(path: Path) -> SavedState:
@@ -79,9 +104,11 @@ def read_state(path: Path) -> SavedState:
     Raises:
         UserError: The file is missing or damaged.
     """
-    arrays = {name: value for name, value in read_arrays(path).items() if name != CONFIG}
+    arrays = read_arrays(path)
+    classes = _lines(arrays)
+    arrays = {name: value for name, value in arrays.items() if name not in LONGEST}
     progress = {name.removeprefix(PROGRESS): arrays.pop(name) for name in list(arrays) if name.startswith(PROGRESS)}
-    return SavedState(arrays, progress)
+    return SavedState(arrays, progress, classes)
 
 
 def read_arrays(path: Union[str, Path]) -> Arrays:
@@ -107,29 +134,41 @@ def read_arrays(path: Union[str, Path]) -> Arrays:
         raise UserError(f"checkpoint {path} is damaged, or no checkpoint: {reason}; use another file") from error
 
 
-def split_weights(arrays: Arrays) -> tuple[Arrays, Optional[str]]:
-    """Return the weights to evaluate, averaged ones where there are any, and the configuration if there is one."""
+def read_weights(path: Union[str, Path]) -> SavedWeights:
+    """Read what a checkpoint of either kind, or a stranger's file, holds to evaluate.
+
+    Raises:
+        UserError: The file is missing or is neither.
+    """
+    arrays = read_arrays(path)
     config = arrays[CONFIG].tobytes().decode() if CONFIG in arrays else None
-    weights = {name: array for name, array in arrays.items() if name != CONFIG}
+    epoch = arrays.get(EPOCH)
+    number = int(epoch) if epoch is not None and epoch.shape == () and epoch.dtype == np.int64 else None
+    weights = {name: array for name, array in arrays.items() if name not in LONGEST and name != EPOCH}
     for prefix in (AVERAGE, NETWORK):
         chosen = {name[len(prefix) :]: array for name, array in weights.items() if name.startswith(prefix)}
         if chosen:
-            return chosen, config
-    return weights, config
+            weights = chosen
+            break
+    return SavedWeights(weights, config, _lines(arrays), number)
 
 
 def _read_mindspore(path: Path) -> Arrays:
     arrays, has_checksum = mindspore_file.parse(path.read_bytes())
-    config = arrays.get(CONFIG)
     if not has_checksum and any(name.startswith((CONFIG, NETWORK, PROGRESS)) for name in arrays):
         raise DamagedError("its checksum is missing")  # other writers' files may be without
-    if config is not None and not _is_text(config):
-        raise DamagedError(f"its {CONFIG} is not text of at most {LONGEST_CONFIG} bytes")
+    for name, longest in LONGEST.items():
+        if name in arrays and not _is_text(arrays[name], longest):
+            raise DamagedError(f"its {name} is not text of at most {longest} bytes")
     return arrays
 
 
-def _is_text(array: np.ndarray) -> bool:
-    if array.dtype != np.uint8 or array.ndim != 1 or array.size > LONGEST_CONFIG:
+def _lines(arrays: Arrays) -> tuple[str, ...]:
+    return tuple(arrays[CLASSES].tobytes().decode().split("\n")) if CLASSES in arrays else ()
+
+
+def _is_text(array: np.ndarray, longest: int) -> bool:
+    if array.dtype != np.uint8 or array.ndim != 1 or array.size > longest:
         return False
     try:
         return bool(array.tobytes().decode())
@@ -153,16 +192,42 @@ def _read_safetensors(path: Path) -> Arrays:
         raise DamagedError(short_message(error)) from error
 
 
-def _write(path: Path, arrays: Mapping[str, "Tensor"], config: Config, previous: Optional[Path] = None) -> None:
+def _write(
+    path: Path,
+    arrays: Mapping[str, "Tensor"],
+    config: Config,
+    classes: Sequence[str],
+    previous: Optional[Path] = None,
+) -> None:
     import mindspore as ms
     from mindspore import Tensor
 
-    entries = {**arrays, CONFIG: Tensor(np.frombuffer(dump(config).encode(), np.uint8))}
+    texts = {CONFIG: dump(config), CLASSES: "\n".join(classes)}
+    encoded = {name: Tensor(np.frombuffer(text.encode(), np.uint8)) for name, text in texts.items() if text}
+    entries = {**arrays, **encoded}
     try:
         with written_whole(path, previous) as partial:
             named = [{"name": name, "data": data} for name, data in entries.items()]
-            ms.save_checkpoint(named, str(partial), crc_check=True)
-            partial.chmod(0o644)  # MindSpore's files are for their owner only
+            try:
+                with _quiet_mindspore():
+                    ms.save_checkpoint(named, str(partial), crc_check=True)
+            except PermissionError:  # where rights cannot be set, MindSpore ends so when it has written all
+                if not partial.exists():
+                    raise
+            set_mode(partial, 0o644)  # MindSpore's files are for their owner only
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or short_message(error)
         raise RunError(f"checkpoint {path} cannot be written: {reason}; what was saved before is whole") from error
+
+
+@contextmanager
+def _quiet_mindspore() -> Iterator[None]:
+    """Silence MindSpore's own lines about what fails, which is reported in one line of ours, or does not matter."""
+    from mindspore import log
+
+    logger = log._get_logger()
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before

@@ -10,7 +10,7 @@ import numpy as np
 from src.config import Config, with_classes
 from src.errors import UserError, first_few
 from src.schedules import Geometry
-from src.weights.files import read_arrays, split_weights
+from src.weights.files import read_arrays, read_weights
 from src.weights.timm import from_timm
 
 if TYPE_CHECKING:
@@ -27,11 +27,13 @@ class Checkpoint:
     Attributes:
         arrays: The network's weights by our names; of a training's state the averaged ones (EMA), where it holds any.
         config: The resolved configuration, as YAML, of the training that wrote it; None if the file holds none.
+        classes: The names of the outputs; none if the file holds none.
     """
 
     path: Path
     arrays: dict[str, np.ndarray]
     config: Optional[str]
+    classes: tuple[str, ...] = ()
 
     def fill_in(self, config: Config) -> Config:
         """Fill in the number of classes from the classifier, where the configuration leaves it open.
@@ -66,8 +68,8 @@ def read_checkpoint(path: Union[str, Path]) -> Checkpoint:
     Raises:
         UserError: The file is missing or unreadable.
     """
-    weights, config = split_weights(read_arrays(path))
-    return Checkpoint(Path(path), from_timm(weights), config)
+    saved = read_weights(path)
+    return Checkpoint(Path(path), from_timm(saved.arrays), saved.config, saved.classes)
 
 
 def load_timm(net: "nn.Cell", path: Union[str, Path]) -> None:

@@ -145,7 +145,7 @@ def test_data_of_other_classes_is_refused(trained, photos, tmp_path):
         (tmp_path / "val" / name).symlink_to(photos / "val" / name)
     done = run_here("eval", "--ckpt", best, f"data.root={tmp_path}", cwd=cwd)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "cat only in one of them" in done.stderr
+    assert "only in the run: cat" in done.stderr
 
 
 def test_a_run_folder_is_not_used_twice(trained, photos):
