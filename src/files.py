@@ -39,6 +39,10 @@ def written_whole(path: Path, previous: Optional[Path] = None) -> Iterator[Path]
             path.replace(previous)
         partial.replace(path)
         _sync(path.parent)
+    except OSError as error:
+        if error.filename is None:  # of a write; so that a message can name the place
+            error.filename = str(path)
+        raise
     finally:
         for rest in path.parent.glob(f"{glob.escape(beginning)}*"):  # MindSpore has temporary files of its own
             if rest.is_dir():

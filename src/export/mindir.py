@@ -1,5 +1,6 @@
 """Export to MindIR, verified: the file is loaded back and its logits are compared with the network's."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
@@ -35,6 +36,8 @@ def export_checkpoint(
         raise UserError(f"--output {output} must end in .mindir")
     if not output.parent.is_dir():
         raise UserError(f"--output {output}: the folder {output.parent} does not exist")
+    if not os.access(output.parent, os.W_OK | os.X_OK):
+        raise UserError(f"--output {output}: {output.parent}: this user may not write there; name another folder")
     geometry = Geometry.from_config(config.model)
     if 4 * geometry.parameters > LARGEST:
         raise UserError(f"{geometry.parameters:,} parameters are more than the 1 GB that one MindIR file holds")
