@@ -32,11 +32,12 @@ if TYPE_CHECKING:
 log = logging.getLogger("skipvit")
 
 
-def train(config: Config, name: str, distribute: bool) -> None:
+def train(config: Config, name: str, distribute: bool, left_open: Sequence[str] = ()) -> None:
     """Start a new run in the folder `run.dir`, or in one named after `name`.
 
     Args:
         distribute: Train as one of the processes that msrun started.
+        left_open: What the configuration did not set, as section.key=value of the defaults; it is logged.
 
     Raises:
         UserError: The configuration, the data or the folder is refused.
@@ -46,7 +47,7 @@ def train(config: Config, name: str, distribute: bool) -> None:
         RunFolder(config.run.dir).check_unused()
     config, dataset, bad_images, group = _prepare(config, dataset, distribute)
     run = RunFolder.create(config, name, dataset.classes) if group.is_main else None
-    _train(config, dataset, bad_images, run, False, group)
+    _train(config, dataset, bad_images, run, False, group, left_open)
 
 
 def resume(folder: str, overrides: Overrides, distribute: bool) -> None:
@@ -175,6 +176,7 @@ def _train(
     run: Optional[RunFolder],
     resumes: bool,
     group: ProcessGroup,
+    left_open: Sequence[str] = (),
 ) -> None:
     from src.models import from_config
     from src.training.trainer import Trainer
@@ -185,6 +187,8 @@ def _train(
     writes = run if group.is_main else None
     with writes.lock() if writes else nullcontext(), STOP.graceful():  # nothing is written before the lock is held
         cli.start_log(writes.log if writes else None, quiet=not group.is_main)
+        if left_open:
+            log.info("set by no one, taken from the defaults: %s; --print shows all", " ".join(left_open))
         if writes:
             write_text(writes.config, dump(config))
             dataset.warn_of_unused_outputs(config.model.num_classes or 0)

@@ -28,6 +28,11 @@ class Resolved:
     config: Config
     origins: dict[str, str]
 
+    def left_open(self) -> list[str]:
+        """Return section.key=value of what decides about a training and was not set, so that it can be said."""
+        values = flatten(self.config)
+        return [format_override(name, values[name]) for name in keys_with(Role.STATED) if name not in self.origins]
+
 
 def load(path: Union[str, Path], overrides: Optional[Overrides] = None) -> Config:
     """Read a YAML file over its `base:`, apply overrides and validate.

@@ -25,6 +25,7 @@ class Role(Enum):
     STEP_TIME = "may change the time of a training step"
     MOVABLE = "may change when a report of a run is drawn elsewhere"
     FOLDER_ONLY = "is for image folders alone"
+    STATED = "is named at the start of a training where nobody set it"
     FROM_DATA = "is filled in from the data where it is null"
 
 
@@ -94,9 +95,9 @@ _MACHINE = (Role.MACHINE, Role.STEP_TIME, Role.RESUMABLE)
 class ModelConfig:
     """The network. Sizes that are null are those of `name`."""
 
-    name: Text = key("skipvit_s_16_224", "a model of the registry", *_STEP)
-    tokens: Text = key("none", "the schedule, such as `6(55%)+11`", *_STEP)
-    image_size: ImageSize = key(224, "pixels of a square's side, or [height, width]", *_STEP)
+    name: Text = key("skipvit_s_16_224", "a model of the registry", *_STEP, Role.STATED)
+    tokens: Text = key("none", "the schedule, such as `6(55%)+11`", *_STEP, Role.STATED)
+    image_size: ImageSize = key(224, "pixels of a square's side, or [height, width]", *_STEP, Role.STATED)
     num_classes: Optional[UpToMillion] = key(
         None, "outputs; null: as many as the data has classes", *_STEP, Role.FROM_DATA
     )
@@ -123,13 +124,13 @@ class DataConfig:
     """
 
     name: Literal["folder", "cifar10", "cifar100"] = key("folder", "the layout below `root`", *_DATA)
-    root: Text = key("sklearn:digits", "the folder of the images, or `sklearn:digits`", *_DATA, Role.RESUMABLE)
+    root: Text = key("sklearn:digits", "the folder of the images, or `sklearn:digits`", *_DATA, Role.RESUMABLE, Role.STATED)
     train_split: Text = key("train", "training images: a subfolder, or CIFAR's train, test or all", *_DATA)
     val_split: Text = key("val", "validation images: a subfolder, or CIFAR's train, test or all", *_DATA)
     val_fraction: PartialShare = key(
         0.2, "share held out for validation where `root` holds class folders without splits", *_FOLDER
     )
-    batch_size: UpToMillion = key(128, "images of a step, of each process", *_DATA)
+    batch_size: UpToMillion = key(128, "images of a step, of each process", *_DATA, Role.STATED)
     workers: Annotated[int, Strict(), Field(ge=1, le=512)] = key(
         2, "processes that read and augment images; 1: this one does, in a thread", *_DATA, Role.RESUMABLE
     )
@@ -163,7 +164,7 @@ class DataConfig:
 class TrainConfig:
     """Length, phases, precision and regularisation of the training, and what it writes to look at."""
 
-    epochs: Count = key(300, "epochs of the whole run", Role.RESUMABLE)
+    epochs: Count = key(300, "epochs of the whole run", Role.RESUMABLE, Role.STATED)
     warmup_dense_epochs: CountOrZero = key(0, "first epochs, which train dense")
     seed: Annotated[int, Strict(), Field(ge=0, lt=2**31)] = key(0, "of weights, order and augmentation")
     eval_every: Count = key(1, "epochs from one evaluation to the next; a phase's last is always evaluated")
@@ -194,7 +195,7 @@ class OptimizerConfig:
     """
 
     name: Literal["adamw", "momentum"] = key("adamw", "the optimiser")
-    lr: Positive = key(5e-4, "peak learning rate for a batch of `lr_batch_size`")
+    lr: Positive = key(5e-4, "peak learning rate for a batch of `lr_batch_size`", Role.STATED)
     lr_batch_size: Optional[Count] = key(512, "batch that `lr` is for; null: `lr` is not scaled with the batch")
     min_lr: NonNegative = key(1e-5, "learning rate at the end of the cosine")
     warmup_epochs: CountOrZero = key(5, "epochs in which the learning rate rises linearly")
