@@ -1,4 +1,7 @@
-"""Measure training and inference of schedules, interleaved so that the machine's drift cancels."""
+"""Measure training and inference of schedules, interleaved so that the machine's drift cancels.
+
+As a program (python -m src.benchmarks.measure CONFIG) it measures compile time and memory of a training.
+"""
 
 import json
 import logging
@@ -14,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from src import markdown
 from src.benchmarks.peers import Peer, PeerSizes, is_installed
 from src.benchmarks.timing import Timing, interleave, share_of_ideal
-from src.config import Config, dump, sides, with_tokens
+from src.config import Config, dump, load, sides, with_tokens
 from src.errors import RunError
 from src.runtime import device
 from src.runtime.environment import environment, one_line
@@ -44,7 +47,7 @@ def measure(config: Config, specs: Sequence[str], pairs: int, steps: int, peers:
     plans = {spec: resolve(parse(spec), Geometry.from_config(config.model)) for spec in specs}
     set_up(config)
     sizes = peer_sizes(config)
-    workers = [Peer(kind, sizes) for kind in peers if kind != "timm" and is_installed(kind)]  # timm: with --data
+    workers = [Peer(kind, sizes) for kind in peers if is_installed(kind)]
     probes = {spec: _probe_elsewhere(with_tokens(config, spec)) for spec in specs}
     contestants, token_ops = _contestants(config, sizes, plans)
     for worker in workers:
@@ -253,8 +256,12 @@ def _probe_elsewhere(config: Config) -> dict[str, float]:
 
 
 def _run_probe(file: Path, variables: Mapping[str, str]) -> dict[str, float]:
-    command = [sys.executable, "-m", "src.tools.benchmark", "--probe", str(file)]
+    command = [sys.executable, "-m", "src.benchmarks.measure", str(file)]
     done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RunError(f"measuring in a process of its own failed: {done.stderr.strip()[-300:]}")
     return json.loads(done.stdout.splitlines()[-1])
+
+
+if __name__ == "__main__":
+    print(json.dumps(probe(load(sys.argv[1]))))

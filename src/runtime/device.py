@@ -7,6 +7,8 @@ import os
 import random
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
@@ -164,8 +166,9 @@ def _start_fusion() -> Optional[str]:
     try:
         _check_cache(cache)
         ms.set_context(enable_graph_kernel=True, graph_kernel_flags=fusion_flags())
-        compile_ahead(probe, inputs)
-        probe(inputs).asnumpy()
+        with _stderr_in(cache / "compiler.log"):  # LLVM warns at every kernel that it has another name for AVX-512
+            compile_ahead(probe, inputs)
+            probe(inputs).asnumpy()
     except (OSError, RuntimeError) as error:
         ms.set_context(enable_graph_kernel=False)
         return f"AKG does not start ({short_message(error)}); see that {cache} can be written"
@@ -204,3 +207,16 @@ def set_seeds(seed: int, epoch: int = 0, rank: int = 0) -> None:
     mixed = int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1)[0]) % 2**31
     ms.set_seed(mixed)  # operators, data set operators and NumPy
     random.seed(mixed)
+
+
+@contextmanager
+def _stderr_in(file: Path) -> Iterator[None]:
+    """Write to a file what this process, and every process that it starts meanwhile, writes to stderr."""
+    terminal = os.dup(2)
+    try:
+        with file.open("wb") as said:
+            os.dup2(said.fileno(), 2)
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)

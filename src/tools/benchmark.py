@@ -11,7 +11,7 @@ from typing import Any
 
 from src import cli
 
-PEERS = ("transformers", "mindcv", "timm")  # timm with --data
+PEERS, DATA_PEERS = ("transformers", "mindcv"), ("timm",)  # of the model, and of the data pipeline with --data
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "vit_s.yaml"
 
 
@@ -19,16 +19,14 @@ def main(argv: Sequence[str]) -> None:
     """Measure, print the table, and write what is asked for."""
     args = _parser().parse(argv)
     cli.start_log()
-    from src.benchmarks import measure
-    from src.config import load
     from src.errors import UserError
     from src.files import check_output
 
-    if args.probe:
-        print(json.dumps(measure.probe(load(args.probe))))
-        return
     if args.data and args.png:
         raise UserError("--png draws schedules, not a data pipeline; leave it out, or leave out --data")
+    if unfit := set(args.peer) - set(DATA_PEERS if args.data else PEERS):
+        what = "a model, which --data does not measure" if args.data else "a data pipeline; add --data CONFIG"
+        raise UserError(f"--peer {min(unfit)} is {what}")
     for file in filter(None, (args.json, args.markdown, args.png)):
         check_output(Path(file))
     report, text = _measure(args)
@@ -51,7 +49,7 @@ def _measure(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     if args.data:
         report = data.measure_data(load(args.data, args.overrides), args.pairs, args.rate, args.peer)
         return report, data.table(report)
-    settings = benchmark_settings(args.model, args.image_size, args.batch_size, args.precision)
+    settings = benchmark_settings(vars(args), bool(args.config))
     config = benchmark_config(args.config or CONFIG, {**settings, **args.overrides})
     report = measure.measure(config, args.specs or list(TABLE1), args.pairs, args.steps, args.peer)
     return report, measure.table(report)
@@ -60,19 +58,20 @@ def _measure(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 def _parser() -> cli.Parser:
     parser, count = cli.Parser(__doc__), cli.positive_int
     parser.add_argument("--specs", nargs="+", metavar="SPEC", help="schedules (Table 1's); none is added")
-    parser.add_argument("--model", default="skipvit_s_16_224", metavar="NAME", help="skipvit_{ti,s,b}_16_224")
-    parser.add_argument("--image_size", type=count, default=224, metavar="N", help="pixels of a side (224)")
-    parser.add_argument("--batch_size", type=count, default=16, metavar="N", help="images of a batch (16)")
-    parser.add_argument("--precision", choices=("float32", "float16"), default="float32")
+    parser.add_argument("--model", metavar="NAME", help="skipvit_{ti,s,b}_16_224 (s, or --config's)")
+    parser.add_argument("--image_size", type=count, metavar="N", help="pixels of a side (224, or --config's)")
+    parser.add_argument("--batch_size", type=count, metavar="N", help="images of a batch (16, or --config's)")
+    parser.add_argument("--precision", choices=("float32", "float16"), help="float32, or --config's")
     parser.add_argument("--pairs", type=count, default=5, metavar="N", help="rounds of turns (5)")
     parser.add_argument("--steps", type=count, default=1, metavar="N", help="timed steps of a turn (1)")
-    parser.add_argument("--peer", action="append", default=[], choices=PEERS, help="also measure it (repeatable)")
+    parser.add_argument(
+        "--peer", action="append", default=[], choices=PEERS + DATA_PEERS, help="measure it too (repeatable)"
+    )
     parser.add_argument("--data", metavar="CONFIG", help="measure the data pipeline of a configuration instead")
     parser.add_argument("--rate", type=count, default=1000, metavar="N", help="img/s that --data is to feed (1000)")
     parser.add_argument("--json", metavar="FILE", help="write the figures")
     parser.add_argument("--markdown", metavar="FILE", help="write the table")
     parser.add_argument("--png", metavar="FILE", help="draw them")
-    parser.add_argument("--probe", help=argparse.SUPPRESS)  # what measures in another process
     return parser
 
 

@@ -68,6 +68,8 @@ CASES = [
     ("src.tools.benchmark", ["--specs", "6(55%)+13"], "block 13 is out of range"),
     ("src.tools.benchmark", ["model.image_size=[32, 64]"], "the benchmark's images are square"),
     ("src.tools.benchmark", ["--data", "nowhere.yaml"], "config nowhere.yaml cannot be read"),
+    ("src.tools.benchmark", ["--peer", "timm"], "--peer timm is a data pipeline; add --data CONFIG"),
+    ("src.tools.benchmark", ["--data", "x.yaml", "--peer", "timm", "--peer", "mindcv"], "--peer mindcv is a model"),
     ("src.tools.benchmark", ["--png", "no/x.png"], "no/x.png cannot be written: the folder no does not exist"),
     ("src.tools.ascend_check", ["--markdown", "run"], "run cannot be written: it is a folder; name another file"),
     ("train", ["model.tokens=6(55%,attention)+11"], "ranking 'attention' is unknown; choose one of cls, random"),

@@ -121,6 +121,21 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path, photos, workers):
             list(data.epoch(1))
 
 
+def test_seconds_of_waiting_for_a_batch_are_counted(tmp_path, photos, monkeypatch):
+    """Waiting is what the consumer does not do itself: one that is slower than the workers does not wait."""
+    config, source = make(tmp_path, photos)
+    original = Augmenter.fill
+    monkeypatch.setattr(Augmenter, "fill", lambda *given: time.sleep(0.1) or original(*given))
+    with TrainingData(source, config, 3) as data:
+        waits, ready = data.epoch(1), data.epoch(1, done=2)
+        list(waits)
+        ahead = data.request(1, ready.order, 2)
+        ahead.result()
+        ready._wait(ahead)
+    assert waits.waited > 0.25
+    assert ready.waited < 0.05
+
+
 def test_an_augmentation_that_fails_says_the_cause(tmp_path, photos, monkeypatch):
     config, source = make(tmp_path, photos)
     with TrainingData(source, config, 3) as data:
