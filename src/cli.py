@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Optional, TextIO, Union
@@ -75,6 +76,8 @@ def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
     code = 0
     STOP.install()
     sys.stdout = PlainStream(sys.stdout)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # of libraries to their developers: they stand in front of our lines
     try:
         main(sys.argv[1:])
         sys.stdout.flush()

@@ -192,6 +192,8 @@ def _train(
         if writes:
             write_text(writes.config, dump(config))
             dataset.warn_of_unused_outputs(config.model.num_classes or 0)
+            for remark in dataset.remarks:
+                log.warning("%s", remark)
             _describe(writes, config, bad_images, group)
         callbacks = _callbacks(config, dataset, writes)
         trainer = Trainer(config, dataset, build, run, group, callbacks, should_stop=lambda: STOP.requested)

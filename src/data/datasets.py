@@ -9,8 +9,9 @@ ships (UCI ML hand-written digits), written once as PNG files to data/digits.
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional
 
@@ -57,10 +58,15 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set: its classes in the order of their labels, and the splits that were asked for."""
+    """A data set: its classes in the order of their labels, and the splits that were asked for.
+
+    Attributes:
+        remarks: What a training says about it, such as files that are no images.
+    """
 
     classes: tuple[str, ...]
     splits: dict[str, Split]
+    remarks: tuple[str, ...] = ()
 
     def check_fits(self, num_classes: int) -> None:
         """Refuse a model with fewer outputs than there are classes.
@@ -120,6 +126,11 @@ def open_dataset(
         _open_folder(config, root, subsets) if config.name == "folder" else _open_cifar(config.name, root, subsets)
     )
     check_sizes(dataset, config, group)
+    if "train" in splits and len(dataset.classes) == 1:
+        raise UserError(f"data.root {root} has one class, {dataset.classes[0]}; there is nothing to tell apart")
+    if len(subsets) > 1 and len(set(subsets.values())) == 1 and len(dataset.splits["val"].indices or ()) == 0:
+        said = f"data.val_split is data.train_split, {config.val_split}: top-1 is that of the training images"
+        dataset = replace(dataset, remarks=(*dataset.remarks, said))
     return dataset
 
 
@@ -213,6 +224,7 @@ def _open_folder(config: DataConfig, root: Path, subsets: dict[str, str]) -> Dat
     return Dataset(
         scans[first][0],
         {split: Split(root, subsets[split], images, exts) for split, (_, images, exts) in scans.items()},
+        tuple(filter(None, (_left_out(root / subset, scans[first][0]) for subset in dict.fromkeys(subsets.values())))),
     )
 
 
@@ -227,7 +239,25 @@ def _hold_out(config: DataConfig, root: Path, subsets: dict[str, str]) -> Datase
     order = np.random.RandomState(0).permutation(images)
     parts = {"val": sorted(order[:held_out].tolist()), "train": sorted(order[held_out:].tolist())}
     splits = {split: Split(root, "", len(parts[split]), extensions, tuple(parts[split])) for split in subsets}
-    return Dataset(classes, splits)
+    return Dataset(classes, splits, tuple(filter(None, (_left_out(root, classes),))))
+
+
+def _left_out(folder: Path, classes: Sequence[str]) -> str:
+    """Return in words what below a folder is no image of a class: other files, folders in classes, empty classes."""
+    others: Counter[str] = Counter()
+    for entry in os.scandir(folder):
+        if entry.name.startswith(".") or not entry.is_dir():
+            continue
+        if entry.name not in classes:
+            others["class folders without images"] += 1
+        for inner in os.scandir(entry.path):
+            if _ending(inner.name).lower() not in EXTENSIONS and not inner.name.startswith("."):
+                inside = inner.is_dir()
+                others[
+                    "folders in class folders" if inside else f"files {_ending(inner.name) or 'without ending'}"
+                ] += 1
+    counts = ", ".join(f"{count} {what}" for what, count in others.most_common(5))
+    return f"not used of {folder}: {counts}" if counts else ""
 
 
 def _scan(folder: Path) -> tuple[tuple[str, ...], int, tuple[str, ...]]:

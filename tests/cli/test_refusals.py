@@ -104,6 +104,7 @@ WITHOUT_CONFIG = [
     ("src.tools.table1", [], "--config is missing"),
     ("src.tools.report", [], "name the folder of a run"),
     ("src.tools.report", ["nowhere"], "run folder nowhere holds no config.yaml"),
+    ("src.tools.report", ["run", "--output", "x.pdf"], "--output x.pdf: a report is a page; name a file that ends"),
     ("src.tools.report", ["run", "model.tokens=none"], "a report may only be given other data.* and --device_target"),
 ]
 

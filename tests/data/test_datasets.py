@@ -48,6 +48,29 @@ def test_a_class_name_that_is_no_line_of_text_is_refused(tmp_path, photos, name)
         opened(tmp_path / "copy")
 
 
+def test_what_is_not_used_is_counted(tmp_path, photos):
+    assert opened(photos).remarks == ()
+    shutil.copytree(photos, tmp_path / "copy")
+    for name in ("ant/a.webp", "ant/b.webp", "bee/README", "ant/.hidden"):
+        (tmp_path / "copy/train" / name).touch()
+    (tmp_path / "copy/train/cat/nested").mkdir()
+    (tmp_path / "copy/train/dog").mkdir()
+    remark = f"not used of {tmp_path}/copy/train: 2 files .webp, "
+    (said,) = opened(tmp_path / "copy").remarks
+    assert said.startswith(remark)
+    assert set(said.removeprefix(remark).split(", ")) == {
+        "1 files without ending", "1 folders in class folders", "1 class folders without images"}  # fmt: skip
+
+
+def test_training_images_for_validation_and_one_class_are_said(tmp_path, photos):
+    dataset = open_dataset(DataConfig(root=str(photos), batch_size=2, val_split="train"))
+    assert dataset.remarks == ("data.val_split is data.train_split, train: top-1 is that of the training images",)
+    for split in ("train", "val"):
+        shutil.copytree(photos / split / "ant", tmp_path / split / "ant")
+    with pytest.raises(UserError, match="has one class, ant; there is nothing to tell apart"):
+        opened(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
