@@ -50,7 +50,9 @@ class Parser(argparse.ArgumentParser):
         """
         args = self.parse_intermixed_args(argv)
         from src.config import read_overrides  # after --help, which needs nothing that may not be installed
+        from src.runtime.distributed import check_launched
 
+        check_launched(getattr(args, "distribute", False))
         texts = list(args.overrides)
         for name, values in list(vars(args).items()):
             if name != "overrides" and isinstance(values, list):  # an option of several values takes all that follows
@@ -80,12 +82,14 @@ def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
         warnings.simplefilter("ignore")  # of libraries to their developers: they stand in front of our lines
     try:
         main(sys.argv[1:])
+        STOP.is_ending = True
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of the output wants no more of it, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 128 + signal.SIGPIPE
     except Interrupted as stopped:
-        _report_end(plain(str(stopped)))
+        if str(stopped):  # the first of several processes speaks for all
+            _report_end(plain(str(stopped)))
         code = stopped.code
     except BaseException as error:
         if STOP.requested is None and not isinstance(error, KeyboardInterrupt):

@@ -6,19 +6,21 @@ Whatever can be refused without a tensor or an image is refused before MindSpore
 import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from src import cli
 from src.config import Config, Role, dump, format_override, keys_with, load, with_classes
 from src.config.files import Overrides
-from src.data.datasets import Dataset, check_sizes, open_dataset
+from src.data.datasets import Dataset, check_sizes, names_digest, open_dataset
 from src.data.verify import verify_images
-from src.errors import UserError, plain, short_message
+from src.errors import Interrupted, UserError, plain, short_message
 from src.files import write_text
 from src.runs import RunFolder
+from src.runs.images import RunImages, read_images
 from src.runtime import device
-from src.runtime.distributed import ProcessGroup, check_launched
+from src.runtime.distributed import ProcessGroup, launched_processes
 from src.runtime.environment import memory
 from src.runtime.signals import STOP
 from src.schedules import Geometry, parse, resolve
@@ -42,12 +44,13 @@ def train(config: Config, name: str, distribute: bool, left_open: Sequence[str] 
     Raises:
         UserError: The configuration, the data or the folder is refused.
     """
-    dataset = _check(config, distribute)
+    dataset = _check(config)
+    images = _images(dataset, distribute)
     if config.run.dir is not None:
         RunFolder(config.run.dir).check_unused()
-    config, dataset, bad_images, group = _prepare(config, dataset, distribute)
-    run = RunFolder.create(config, name, dataset.classes) if group.is_main else None
-    _train(config, dataset, bad_images, run, False, group, left_open)
+    data, group = _prepare(config, dataset, images, distribute)
+    run = RunFolder.create(data.config, name, dataset.classes) if group.is_main else None
+    _train(data, run, False, group, left_open)
 
 
 def resume(folder: str, overrides: Overrides, distribute: bool) -> None:
@@ -70,10 +73,13 @@ def resume(folder: str, overrides: Overrides, distribute: bool) -> None:
     done = run.epochs_done
     if config.train.epochs < done:
         raise UserError(f"train.epochs {config.train.epochs}: the run {run.path} has done {done} epochs already")
-    dataset = _check(config, distribute)
+    dataset = _check(config)
     dataset.check_classes(run.read_classes(), str(run.classes))
-    config, dataset, bad_images, group = _prepare(config, dataset, distribute)
-    _train(config, dataset, bad_images, run, True, group)
+    images, before = _images(dataset, distribute), read_images(run.images)
+    if before is not None:
+        images.check_continues(before, run.path)
+    data, group = _prepare(config, dataset, before or images, distribute, begun=before is not None)
+    _train(data, run, True, group)
 
 
 def evaluate(config: Config, checkpoint: Path, distribute: bool) -> Optional[dict[str, object]]:
@@ -85,7 +91,7 @@ def evaluate(config: Config, checkpoint: Path, distribute: bool) -> Optional[dic
     Raises:
         UserError: The checkpoint does not fit the configuration, or the data is refused.
     """
-    dataset = _check(config, distribute, splits=("val",))
+    dataset = _check(config, splits=("val",))
     loaded = read_checkpoint(checkpoint)
     run = RunFolder.of_checkpoint(checkpoint)
     dataset.check_classes(loaded.classes or (run.read_classes() if run else ()), f"checkpoint {checkpoint}")
@@ -100,8 +106,13 @@ def evaluate(config: Config, checkpoint: Path, distribute: bool) -> Optional[dic
     network = from_config(config.model, config.train.amp_level)
     loaded.load_into(network)
     check_sizes(dataset, config.data, group)
-    dataset, _ = _verify(config, dataset, group)
-    accuracy = count_correct(network, val_loader(dataset, config, group), config.data.batch_size, group)
+    dataset, _, _ = verify_images(dataset, config.data.on_bad_image, device.cache_folder(), group)
+    loader = val_loader(dataset, config, group)
+    if group.size == 1:
+        accuracy = count_correct(network, loader, config.data.batch_size)
+    else:
+        with STOP.graceful():  # together: a process that ends alone leaves the others waiting
+            accuracy = count_correct(network, loader, config.data.batch_size, group, lambda: _stop_together(group))
     if not group.is_main:
         return None
     return {
@@ -110,6 +121,17 @@ def evaluate(config: Config, checkpoint: Path, distribute: bool) -> Optional[dic
         "images": accuracy.images,
         "tokens": str(network.plan.schedule),
     }
+
+
+def _stop_together(group: ProcessGroup) -> None:
+    """Stop here if a signal asks any process of the group to.
+
+    Raises:
+        Interrupted: It does.
+    """
+    requested = group.any_signal(STOP.requested)
+    if requested is not None:
+        raise Interrupted(requested, f"{requested.name}: stopped" if group.is_main else "")
 
 
 def check(config: Config) -> None:
@@ -129,11 +151,9 @@ def check(config: Config) -> None:
     resolve(parse(config.model.tokens), geometry)
 
 
-def _check(config: Config, distribute: bool, splits: Sequence[str] = ("train", "val")) -> Dataset:
+def _check(config: Config, splits: Sequence[str] = ("train", "val")) -> Dataset:
     """Refuse what needs neither tensor nor image to be refused, and open the data."""
     check(config)
-    if distribute:
-        check_launched()
     dataset = open_dataset(config.data, splits)
     dataset.check_fits(config.model.num_classes or len(dataset.classes))
     return dataset
@@ -144,40 +164,51 @@ def _set_up(config: Config, distribute: bool) -> ProcessGroup:
     return device.set_up(options.device_target, options.fused_kernels, config.train.amp_level, options.sink, distribute)
 
 
-def _prepare(config: Config, dataset: Dataset, distribute: bool) -> tuple[Config, Dataset, list[str], ProcessGroup]:
-    """Set up the device, and check augmentation and images."""
+def _images(dataset: Dataset, distribute: bool) -> RunImages:
+    counts = {name: split.num_images for name, split in dataset.splits.items()}
+    return RunImages(launched_processes(distribute), counts, names_digest(dataset))
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What a training needs, checked: the configuration, the images without the bad ones, and what was found of those.
+
+    Attributes:
+        bad_images: A line for each.
+    """
+
+    config: Config
+    dataset: Dataset
+    images: RunImages
+    bad_images: list[str]
+
+
+def _prepare(
+    config: Config, dataset: Dataset, images: RunImages, distribute: bool, begun: bool = False
+) -> tuple[_Prepared, ProcessGroup]:
+    """Set up the device, and check augmentation and images.
+
+    Args:
+        begun: Whether `images` are those that the run began with.
+    """
     group = _set_up(config, distribute)
     from src.data.transforms import check_transforms
 
     config = with_classes(config, len(dataset.classes))
     check_transforms(config)
     check_sizes(dataset, config.data, group)
-    dataset, bad_images = _verify(config, dataset, group)
+    left_out = images.left_out if begun else None
+    dataset, bad_images, left_out = verify_images(
+        dataset, config.data.on_bad_image, device.cache_folder(), group, left_out
+    )
     check_sizes(dataset, config.data, group)
-    return config, dataset, bad_images, group
-
-
-def _verify(config: Config, dataset: Dataset, group: ProcessGroup) -> tuple[Dataset, list[str]]:
-    """Decode every image once, in the first process; the others read what it found."""
-    if config.data.on_bad_image == "unchecked":
-        return dataset, []
-    if not group.is_main:
-        group.barrier()
-    verified = verify_images(dataset, config.data.on_bad_image, device.cache_folder())
-    if group.is_main:
-        group.barrier()
-    return verified
+    return _Prepared(config, dataset, replace(images, left_out=left_out), bad_images), group
 
 
 def _train(
-    config: Config,
-    dataset: Dataset,
-    bad_images: Sequence[str],
-    run: Optional[RunFolder],
-    resumes: bool,
-    group: ProcessGroup,
-    left_open: Sequence[str] = (),
+    data: _Prepared, run: Optional[RunFolder], resumes: bool, group: ProcessGroup, left_open: Sequence[str] = ()
 ) -> None:
+    config, dataset = data.config, data.dataset
     from src.models import from_config
     from src.training.trainer import Trainer
 
@@ -194,7 +225,7 @@ def _train(
             dataset.warn_of_unused_outputs(config.model.num_classes or 0)
             for remark in dataset.remarks:
                 log.warning("%s", remark)
-            _describe(writes, config, bad_images, group)
+            _describe(writes, data)
         callbacks = _callbacks(config, dataset, writes)
         trainer = Trainer(config, dataset, build, run, group, callbacks, should_stop=lambda: STOP.requested)
         trainer.train(resumes)
@@ -202,14 +233,15 @@ def _train(
         _report(writes)
 
 
-def _describe(run: RunFolder, config: Config, bad_images: Sequence[str], group: ProcessGroup) -> None:
+def _describe(run: RunFolder, data: _Prepared) -> None:
     """Write what a start or a resume adds to the run folder before the first step."""
     from src.runtime.environment import environment
 
     log.info("run folder: %s", run.path)
-    if bad_images:
-        write_text(run.bad_images, "".join(f"{plain(line)}\n" for line in bad_images))
-    run.add_environment({**environment(config), "processes": group.size})
+    if data.bad_images:
+        write_text(run.bad_images, "".join(f"{plain(line)}\n" for line in data.bad_images))
+    data.images.write(run.images)
+    run.add_environment({**environment(data.config), "processes": data.images.processes})
 
 
 def _callbacks(config: Config, dataset: Dataset, run: Optional[RunFolder]) -> list["Callback"]:

@@ -1,5 +1,7 @@
 """Kill trainings at random instants, resume them, and compare: python -m tests.torture --kills 50
 
+With --ranks 2, runs of two processes are killed and signalled: tests/torture_ranks.py.
+
 Each trial starts a small run of the Quick start's configuration, kills it once (every third one while a checkpoint is
 being written), resumes it to the end, and compares all of its state with that of a run that was left alone.
 """
@@ -34,9 +36,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50, help="trials (50)")
     parser.add_argument("--seed", type=int, default=0, help="of the instants (0)")
+    parser.add_argument("--ranks", type=int, default=1, choices=(1, 2), help="processes of a training (1)")
+    parser.add_argument("--signals", type=int, default=0, help="trials of two ranks that are signalled, not killed (0)")
     args = parser.parse_args()
+    if args.ranks == 1 and args.signals:
+        parser.error("--signals goes with --ranks 2")
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
+        if args.ranks == 2:
+            from tests import torture_ranks
+
+            print(torture_ranks.torture(args.kills, args.signals, random.Random(args.seed)), "and resumed bit-equal")
+            return
         finish(start(Path("first")))  # fills the cache of kernels
         instants = torture(args.kills, random.Random(args.seed))
     print(f"{args.kills} runs were killed ({instants}), resumed, and ended bit-equal; none was lost, no file left over")

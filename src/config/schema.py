@@ -158,7 +158,10 @@ class DataConfig:
     cutmix: NonNegative = key(0.0, "CutMix's alpha; 0: off", *_DATA)
     mixup_prob: Fraction = key(1.0, "probability that a batch is mixed by mixup or CutMix", *_DATA)
     on_bad_image: Literal["error", "skip", "unchecked"] = key(
-        "error", "an image that cannot be decoded: refuse the data, leave it out, or do not look", *_DATA
+        "error",
+        "an image that cannot be decoded: refuse the data, leave it out, or do not look",
+        *_DATA,
+        Role.RESUMABLE,
     )
 
 
@@ -207,12 +210,17 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, config=_CLOSED)
 class RunConfig:
-    """The run folder and its checkpoints: one after each epoch, and within epochs if asked for."""
+    """The run folder and its checkpoints: one after each epoch, and now and then within it."""
 
     dir: Optional[Text] = key(None, "the run folder; null: runs/NAME-DATE-TIME", *_RECORD)
-    save_every_steps: Optional[Count] = key(None, "steps from one checkpoint to the next within an epoch", *_RECORD)
+    save_every_steps: Optional[Count] = key(
+        1000, "steps from one checkpoint to the next within an epoch; null: only after each", *_RECORD, Role.RESUMABLE
+    )
     save_every_epochs: Optional[Count] = key(
-        None, "keep the weights to evaluate, every so many epochs, as epoch-0010.ckpt and so on", *_RECORD
+        None,
+        "keep the weights to evaluate, every so many epochs, as epoch-0010.ckpt and so on",
+        *_RECORD,
+        Role.RESUMABLE,
     )
     keep_best: UpTo1000 = key(1, "best checkpoints to keep", *_RECORD)
 

@@ -7,6 +7,7 @@ a fixed random part is then held out. CIFAR-10 and CIFAR-100 are read in their b
 ships (UCI ML hand-written digits), written once as PNG files to data/digits.
 """
 
+import hashlib
 import logging
 import os
 from collections import Counter
@@ -160,16 +161,31 @@ def check_sizes(dataset: Dataset, config: DataConfig, group: ProcessGroup = SING
 
 def files_of(split: Split, classes: Sequence[str]) -> list[Path]:
     """Return a folder's images in the order of their indices; none for a set in another layout."""
+    return list(map(Path, paths_of(split, classes)))
+
+
+def paths_of(split: Split, classes: Sequence[str]) -> list[str]:
+    """Return what `files_of` does, as text: a tenth of the memory."""
     if not split.extensions:
         return []
     folder = split.folder / split.subset
     files = [
-        folder / name / file
+        f"{folder}{os.sep}{name}{os.sep}{file}"
         for name in classes
         for file in sorted(os.listdir(folder / name), key=os.fsencode)
         if _ending(file) in split.extensions
     ]
     return files if split.indices is None else [files[index] for index in split.indices]
+
+
+def names_digest(dataset: Dataset) -> str:
+    """Return a digest of the names of a data set's images below its root, in their order."""
+    digest = hashlib.sha256()
+    for name, split in sorted(dataset.splits.items()):
+        digest.update(f"{name}\0".encode())
+        for path in paths_of(split, dataset.classes):
+            digest.update(os.fsencode(path[len(str(split.folder)) :]) + b"\0")
+    return digest.hexdigest()
 
 
 def find_images(named: Sequence[str]) -> list[Path]:
@@ -277,7 +293,8 @@ def _scan(folder: Path) -> tuple[tuple[str, ...], int, tuple[str, ...]]:
 
 
 def _ending(name: str) -> str:
-    return os.path.splitext(name)[1]
+    """Return a name's ending as MindSpore sees it: that of `.png` is all of it."""
+    return name[name.rfind(".") :] if "." in name else ""
 
 
 def _open_cifar(name: str, root: Path, subsets: dict[str, str]) -> Dataset:

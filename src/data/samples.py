@@ -1,12 +1,13 @@
 """The training images as they lie on disk: a file each, or CIFAR's records."""
 
+from pathlib import Path
 from typing import Union
 
 import numpy as np
 
 from src.config import DataConfig
 from src.data.augment import Item
-from src.data.datasets import CIFAR_RECORD, Dataset, Split, cifar_files, files_of
+from src.data.datasets import CIFAR_RECORD, Dataset, Split, cifar_files, paths_of
 from src.errors import UserError
 
 
@@ -20,10 +21,10 @@ class Samples:
     def __init__(self, dataset: Dataset, split: str, config: DataConfig) -> None:
         part = dataset.splits[split]
         if part.extensions:
-            files = files_of(part, dataset.classes)
+            files = paths_of(part, dataset.classes)
             number = {name: label for label, name in enumerate(dataset.classes)}
-            self.labels = np.array([number[file.parent.name] for file in files], np.int32)
-            self.items: Union[list[str], np.ndarray] = [str(file) for file in files]
+            self.labels = np.array([number[Path(file).parent.name] for file in files], np.int32)
+            self.items: Union[list[str], np.ndarray] = files
         else:
             self.labels, self.items = _read_cifar(part, config.name)
 

@@ -41,6 +41,7 @@ def prepare_environment() -> None:
         "OMP_WAIT_POLICY": "PASSIVE",  # fused kernels' OpenMP threads must not spin beside MindSpore's own
         "MS_COMPILER_CACHE_PATH": str(cache),  # of kernels; by default the working directory
         "MS_GRAPH_KERNEL_TILING": "none",  # no stored tilings; else a line is printed for every kernel
+        "MS_CPU_COMM_OP_TIMEOUT": "1800",  # s that processes wait for each other, as on Ascend; by default 30
     }.items():
         os.environ.setdefault(name, value)
     atexit.register(_silence_destructors)

@@ -1,17 +1,27 @@
 """The processes of a data-parallel run, one for each device."""
 
+import ctypes
 import os
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Optional
 
-from src.errors import UserError
+from src.errors import RunError, UserError, short_message
 
 LAUNCH = "msrun --worker_num=2 --local_worker_num=2 --join=True train.py --distribute --config FILE"
+SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)  # that ask to stop
+PR_SET_PDEATHSIG = 1  # Linux's prctl: the signal to receive when the parent ends
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """The processes of a run, of which this is number `rank` of `size`."""
+    """The processes of a run, of which this is number `rank` of `size`.
+
+    Every process must call the same methods in the same order: each waits until all have called it.
+    """
 
     rank: int = 0
     size: int = 1
@@ -22,33 +32,62 @@ class ProcessGroup:
         return self.rank == 0
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """Add each value over the processes, in float32: exact for whole numbers whose sum is below 2^24.
-
-        Every process must call it.
-        """
+        """Add each value over the processes, in float32: exact for whole numbers whose sum is below 2^24."""
         if self.size == 1:
             return list(values)
         import mindspore as ms
-        from mindspore import Tensor, ops
 
-        return ops.AllReduce()(Tensor(list(values), ms.float32)).asnumpy().tolist()
+        return _all_reduce()(ms.Tensor(list(values), ms.float32)).asnumpy().tolist()
+
+    def any_signal(self, received: Optional[signal.Signals]) -> Optional[signal.Signals]:
+        """Return a signal that any of the processes received, the same one to all."""
+        counts = self.sum([float(received == number) for number in SIGNALS])
+        return max((number for number, count in zip(SIGNALS, counts) if count), default=None)
+
+    def gather(self, text: str) -> list[str]:
+        """Return the text of every process, in the order of their ranks."""
+        parts = [text.encode() if rank == self.rank else b"" for rank in range(self.size)]
+        sizes = [int(size) for size in self.sum([float(len(part)) for part in parts])]
+        padded = b"".join(part or bytes(size) for part, size in zip(parts, sizes))
+        together = bytes(map(int, self.sum(list(map(float, padded)))))
+        ends = [sum(sizes[: rank + 1]) for rank in range(self.size)]
+        return [together[end - size : end].decode() for end, size in zip(ends, sizes)]
 
     def barrier(self) -> None:
         """Wait until every process has come here."""
         self.sum((0.0,))
 
 
+@cache
+def _all_reduce() -> Any:
+    """Make the operator once, for another one would be another graph: a sum, for CPU has no other."""
+    from mindspore import ops
+
+    return ops.AllReduce()
+
+
 SINGLE_PROCESS = ProcessGroup()
 
 
-def check_launched() -> None:
-    """Refuse --distribute in a process that msrun did not start.
+def check_launched(distribute: bool) -> None:
+    """Refuse --distribute in a process that msrun did not start, and its absence in one that msrun did.
 
     Raises:
-        UserError: msrun did not start it.
+        UserError: They do not go together.
     """
-    if "MS_ROLE" not in os.environ:
+    launched = "MS_ROLE" in os.environ
+    if distribute and not launched:
         raise UserError(f"--distribute needs MindSpore's launcher; start with: {LAUNCH}")
+    if launched and not distribute:
+        raise UserError(
+            "msrun started this process, but not with --distribute: every process would do the whole work alone; add"
+            " --distribute (train.py, eval.py), or start without msrun"
+        )
+
+
+def launched_processes(distribute: bool) -> int:
+    """Return how many processes there will be, before they have joined."""
+    return int(os.environ["MS_WORKER_NUM"]) if distribute else 1
 
 
 def init_processes() -> ProcessGroup:
@@ -56,11 +95,27 @@ def init_processes() -> ProcessGroup:
 
     Raises:
         UserError: msrun did not start this process.
+        RunError: The others did not come, or, in msrun's scheduler, one of them ended before its time.
     """
-    check_launched()
+    check_launched(distribute=True)
     import mindspore as ms
     from mindspore import communication
 
-    communication.init()
+    _follow_launcher()
+    try:
+        communication.init()
+    except RuntimeError as error:
+        raise RunError(f"the processes of msrun are not together: {short_message(error)}") from error
     ms.set_auto_parallel_context(parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=True)
     return ProcessGroup(communication.get_rank(), communication.get_group_size())
+
+
+def _follow_launcher() -> None:
+    """Receive SIGTERM when an msrun that waits for its processes ends: it does not end them when it is terminated."""
+    try:
+        said = Path(f"/proc/{os.getppid()}/cmdline").read_bytes().decode(errors="replace").lower()
+    except OSError:  # not Linux
+        return
+    words = said.replace("=", "\0").split("\0")
+    if "--join" in words and words[words.index("--join") + 1] in ("true", "1", "t"):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

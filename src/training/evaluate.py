@@ -52,14 +52,16 @@ def evaluate(
     Each batch is padded to `batch_size`, so that one graph serves them all.
 
     Args:
-        loader: This process's part of the images.
+        loader: This process's part of the images; parts differ by one batch at most.
         group: The counts are added over its processes.
-        after_batch: Called after each batch; what it raises ends the evaluation.
+        after_batch: Called after each batch that all processes have, so that it may ask the group; what it raises
+            ends the evaluation.
     """
     network.set_train(False)
+    shared = int(group.sum([loader.get_dataset_size()])[0]) // group.size
     top1 = top5 = images = not_finite = 0
     with Progress(loader.get_dataset_size(), "evaluating", unit="batch", leave=False) as progress:
-        for batch, labels in batches(loader, output_numpy=True):
+        for number, (batch, labels) in enumerate(batches(loader, output_numpy=True), 1):
             padding = [(0, batch_size - len(batch))] + [(0, 0)] * (batch.ndim - 1)
             inputs = (Tensor(np.pad(batch, padding)), *network.sample(batch_size, group.rank, images))
             if not images:
@@ -73,7 +75,8 @@ def evaluate(
             top5 += int(hits.any(axis=1).sum())
             images += len(batch)
             progress.advance(1)
-            after_batch()
+            if number <= shared:
+                after_batch()
     accuracy = Accuracy(*map(int, group.sum((top1, top5, images, not_finite))))
     if accuracy.not_finite:
         log.warning(

@@ -4,6 +4,7 @@ from typing import Optional
 
 import mindspore as ms
 from mindspore import Tensor, amp, nn, ops
+from mindspore.ops.operations.math_ops import NPUClearFloatStatusV2
 
 from src.training.ema import Ema
 from src.training.loss import Loss
@@ -40,8 +41,10 @@ class TrainStep(nn.Cell):
         self.clip_norm = clip_norm
         self.checks_overflow = checks_overflow
         self.average = nn.DistributedGradReducer(optimizer.parameters) if processes > 1 else nn.Identity()
-        self.least = ops.AllReduce(ops.ReduceOp.MIN) if processes > 1 else nn.Identity()
+        self.sum = ops.AllReduce() if processes > 1 else nn.Identity()  # CPU has no minimum
+        self.enough = processes - 0.5
         self.all_true = ops.ReduceAll()
+        self.clear_overflow = NPUClearFloatStatusV2()
         self.on_ascend = ms.get_context("device_target") == "Ascend"
         self.gradient = ops.value_and_grad(self.scaled_loss, None, optimizer.parameters)
 
@@ -49,12 +52,14 @@ class TrainStep(nn.Cell):
         return self.scaler.scale(self.loss(self.network(*inputs), labels))
 
     def construct(self, images: Tensor, labels: Tensor, *random_inputs: object) -> tuple[Tensor, Tensor]:
+        if self.checks_overflow and self.on_ascend:  # its status also tells of an evaluation or an average before
+            images = ops.depend(images, self.clear_overflow(Tensor([0] * 8, ms.int32)))
         loss, gradients = self.gradient(labels, images, *random_inputs)
         loss = self.scaler.unscale(loss)
         gradients = self.scaler.unscale(gradients)
         finite = ops.isfinite(loss)
         if self.checks_overflow:
-            finite = self.least(ops.cast(self.all_finite(gradients), ms.float32)) > 0.5
+            finite = self.sum(ops.cast(self.all_finite(gradients), ms.float32)) > self.enough
             self.scaler.adjust(finite)
             gradients = self.average(gradients)
             if finite:

@@ -34,7 +34,7 @@ from src.training.optimizer import learning_rates
 from src.training.state import create_train_state, make_train_step
 from src.training.step import TrainStep
 
-STEPS_BETWEEN_NOTES = 10
+STEPS_BETWEEN_NOTES = 10  # an Ascend is asked no more often for what it has computed
 
 log = logging.getLogger("skipvit")
 
@@ -67,7 +67,8 @@ class Trainer:
             a new run.
         group: The processes that train together; every one has a trainer.
         callbacks: Told of steps and epochs.
-        should_stop: Returns the signal that asks to stop, if there is one.
+        should_stop: Returns the signal that asks this process to stop, if there is one. A group stops when any of its
+            processes is asked to.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Trainer:
         self.state = create_train_state(config, build, self.rates)
         self.phases = plan_phases(config.model.tokens, config.train.epochs, config.train.warmup_dense_epochs)
         self.progress = TrainingProgress()
+        self.agrees_each_step = group.size == 1 or config.runtime.device_target == "CPU"
 
     def train(self, resume: bool) -> None:
         """Train to the last epoch.
@@ -131,7 +133,7 @@ class Trainer:
             if number % self.config.train.eval_every == 0 or number == phase.last:
                 loader = val_loader(self.dataset, self.config, self.group)
                 batch_size = self.config.data.batch_size
-                accuracy = evaluate(evaluated, loader, batch_size, self.group, self._stop_if_requested)
+                accuracy = evaluate(evaluated, loader, batch_size, self.group, lambda: self._stop_at(self._signal()))
             self._finish_epoch(phase, number, epoch, accuracy, evaluated)
 
     def _train_epoch(self, step: TrainStep, number: int) -> EpochResult:
@@ -150,19 +152,19 @@ class Trainer:
                 computing, epoch.waited = time.monotonic(), 0.0
             pending.append(step(*inputs))
             saves = self._saves_at(index)
-            stops = self.should_stop() is not None  # asked once: a signal may come at any moment
+            collects = index % STEPS_BETWEEN_NOTES == 1 or index == self.steps or saves
+            stop = self._signal() if collects or self.agrees_each_step else None
             note = ""
-            if index % STEPS_BETWEEN_NOTES == 1 or index == self.steps or saves or stops:
+            if collects or stop:
                 note = self._collect_losses(number, pending)
                 pending.clear()
             self.bar.advance(self.images, note)
-            if stops:
-                self._stop_if_requested()
+            self._stop_at(stop)
             if saves:
                 self._save()
         now = time.monotonic()
         losses = np.array(self.progress.losses, np.float32)
-        mean = self.group.sum([float(np.mean(losses[np.isfinite(losses)]))])[0] / self.group.size
+        mean = float(np.mean(losses[np.isfinite(losses)]))
         img_s = (self.steps - before) * self.images / (now - computing) if before < self.steps else None
         waiting = 0.0 if sink else epoch.waited / (now - computing)
         return EpochResult(mean, self._rate(number, self.steps), img_s, waiting, now - started, self.progress.skipped)
@@ -180,11 +182,13 @@ class Trainer:
     def _collect_losses(self, number: int, pending: Sequence[tuple[Tensor, Tensor]]) -> str:
         """Add the results of steps to the progress, refuse losses that are not finite, and return a note of the last.
 
+        A group's processes have the same progress: the mean of their losses.
+
         Raises:
             RunError: There were too many that are not finite.
         """
-        losses = [float(loss.asnumpy()) for loss, _ in pending]
-        finite = [bool(flag.asnumpy()) for _, flag in pending]
+        losses = [loss / self.group.size for loss in self.group.sum([float(loss.asnumpy()) for loss, _ in pending])]
+        finite = [bool(flag.asnumpy()) and bool(np.isfinite(loss)) for (_, flag), loss in zip(pending, losses)]
         first = len(self.progress.losses) + 1
         skipped = self.progress.skipped + finite.count(False)
         self.progress = replace(self.progress, losses=(*self.progress.losses, *losses), skipped=skipped)
@@ -212,20 +216,29 @@ class Trainer:
             " start another run with a lower optimizer.lr, or a lower train.clip_norm"
         )
 
-    def _stop_if_requested(self) -> None:
+    def _signal(self) -> Optional[signal.Signals]:
+        """Return the signal that asks any process of the group to stop; all of them ask at the same step."""
+        return self.group.any_signal(self.should_stop())
+
+    def _stop_at(self, requested: Optional[signal.Signals]) -> None:
         """Save and stop here if a signal asks for it.
 
         Raises:
             Interrupted: It does.
         """
-        requested = self.should_stop()
         if requested is None:
             return
         self._save()
-        how = (
-            f"saved; resume with python train.py --resume {shlex.quote(str(self.run.path))}" if self.run else "stopped"
-        )
-        raise Interrupted(requested, f"{requested.name}: {how}")
+        self.group.barrier()  # msrun kills the others as soon as one has ended
+        raise Interrupted(requested, f"{requested.name}: {self._how_to_resume()}" if self.group.is_main else "")
+
+    def _how_to_resume(self) -> str:
+        if self.run is None:
+            return "stopped"
+        resume = f"--resume {shlex.quote(str(self.run.path))}"
+        if self.group.size == 1:
+            return f"saved; resume with python train.py {resume}"
+        return f"saved; resume with the same msrun of {self.group.size} processes: train.py --distribute {resume}"
 
     def _save(self) -> None:
         if self.run is not None and self.group.is_main:

@@ -1,6 +1,8 @@
 """What can be shown about Ascend 910A without one: operators, types, shapes, precision, releases."""
 
 import json
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import mindspore as ms
@@ -14,7 +16,7 @@ from src.ascend.operators import FIRST, OPERATORS
 from src.config import ModelConfig
 from src.models import from_config
 from src.runtime import releases
-from tests.helpers.commands import SHARED, run_module
+from tests.helpers.commands import ROOT, SHARED, run_module
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the lists that the table was made from are not here")
@@ -124,6 +126,35 @@ def test_the_command_checks_forward_and_training_graphs(tmp_path):
         assert "| 0 |" in row
     for name in ("NPUGetFloatStatusV2", "AdamWeightDecay", "SoftmaxCrossEntropyWithLogits", "Gather"):
         assert f"| {name} |" in report
+
+
+STATUS = """
+from src.ascend.graphs import compiled_graph, dump_ir
+with dump_ir() as folder:
+    from src.ascend.networks import training_inputs, training_step
+    from src.runtime import device
+    from tests.helpers.configs import load
+
+    device.set_up("CPU", fused_kernels="off")
+    overrides = ["train.loss_scale_type=dynamic", "model.num_classes=10", "model.depth=1", "model.tokens=none"]
+    config = load("configs/quickstart.yaml", overrides)
+    step = training_step(config)
+    graph = compiled_graph(folder, step, *training_inputs(config, step, 2))
+    names = [node.primitive for node in graph if "FloatStatus" in node.primitive or node.primitive == "MatMul"]
+    print(*names)
+"""
+
+
+@pytest.mark.slow
+def test_an_overflow_before_a_step_is_not_counted_to_it():
+    """The hardware's status is cleared before the forward pass, and read after the gradients. Not run on a 910A."""
+    command = [sys.executable, "-c", STATUS]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    names = done.stdout.split()
+    products = [number for number, name in enumerate(names) if name == "MatMul"]
+    assert names[: products[0]] == ["NPUClearFloatStatusV2"]
+    assert names[products[-1] + 1 :] == ["NPUGetFloatStatusV2", "NPUClearFloatStatusV2"]
 
 
 @pytest.mark.parametrize("release", ["2.2.14", "2.5.0", "2.10.0"])

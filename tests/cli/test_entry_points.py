@@ -39,7 +39,7 @@ def test_train_leaves_a_run_folder(trained):
     (folder,) = (cwd / "runs").iterdir()
     assert sorted(path.name for path in cwd.iterdir()) == ["runs"]
     assert sorted(path.name for path in folder.iterdir()) == [
-        "checkpoints", "classes.txt", "config.yaml", "environment.json", "lock", "metrics.csv", "report.html",
+        "checkpoints", "classes.txt", "config.yaml", "environment.json", "images.json", "lock", "metrics.csv", "report.html",
         "train.log"]  # fmt: skip
     assert (folder / "classes.txt").read_text() == "ant\nbee\ncat\n"
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == [
@@ -147,7 +147,7 @@ def test_data_of_other_classes_is_refused(trained, photos, tmp_path):
         (tmp_path / "val" / name).symlink_to(photos / "val" / name)
     done = run_here("eval", "--ckpt", best, f"data.root={tmp_path}", cwd=cwd)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "only in the run: cat" in done.stderr
+    assert "only in the training: cat" in done.stderr
 
 
 def test_a_run_folder_is_not_used_twice(trained, photos):
@@ -172,7 +172,10 @@ def wait_for(job, text):
     raise AssertionError(job.stderr.read())
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGINT, *(pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGTERM, signal.SIGHUP))],
+)
 def test_a_signal_saves_and_says_how_to_go_on(tmp_path, photos, number):
     options = [f"data.root={photos}", "data.batch_size=6", "train.epochs=9999", "run.dir=run"]
     job = start(*QUICK, *SMALL, *options, cwd=tmp_path)

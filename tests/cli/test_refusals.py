@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from src.runs.images import RunImages
 from tests.helpers.commands import ROOT, run_module, run_script
 from tests.helpers.hostile import BOMB
 
@@ -51,6 +52,10 @@ CASES = [
     ("train", ["--print", "model.tokens=6(55%)+13"], "tokens spec '6(55%)+13': block 13 is out of range"),
     ("train", ["--device_target", "TPU"], "runtime.device_target 'TPU' is unknown; choose one of CPU, Ascend"),
     ("train", ["--distribute"], "--distribute needs MindSpore's launcher; start with: msrun"),
+    ("train", [], "msrun started this process, but not with --distribute"),
+    ("eval", [], "msrun started this process, but not with --distribute"),
+    ("export", [], "msrun started this process, but not with --distribute"),
+    ("src.tools.table1", [], "msrun started this process, but not with --distribute"),
     ("train", ["--resume", "nowhere"], "give either --config FILE or --resume RUN_FOLDER"),
     ("train", ["run.dir=/dev/null/run"], "run.dir /dev/null/run cannot be made: Not a directory"),
     ("train", ["--epochs", "3"], "unrecognized arguments: --epochs"),
@@ -90,6 +95,9 @@ WITHOUT_CONFIG = [
     ("train", ["--resume", "nowhere"], "run folder nowhere holds no config.yaml; name the folder that train.py"),
     ("train", ["--resume", "run", "data.batch_size=4"], "override 'data.batch_size=4': a resumed run may only change"),
     ("train", ["--resume", "run", "train.epochs=1"], "train.epochs 1: the run run has done 2 epochs already"),
+    ("train", ["--resume", "shared"], "the run shared was trained by 2 processes, not 1; resume it with as many"),
+    ("train", ["--resume", "grown"], "the run grown was trained on 1436 train and 360 val images, and data.root has"),
+    ("train", ["--resume", "renamed"], "has 1437 train and 360 val, of other names; put back those that it began"),
     ("train", ["--resume", "run", "--print"], "--print goes with --config FILE; a run folder has its whole"),
     ("train", ["--resume", "x" * 300], "xxx/config.yaml: File name too long; shorten the name"),
     ("train", ["--config", "bomb.yaml"], "bomb.yaml, line 2: is not valid YAML: anchors, aliases and tags"),
@@ -125,14 +133,25 @@ def refused(tmp_path_factory):
     (folder / "run/config.yaml").write_text((ROOT / "configs/quickstart.yaml").read_text())
     lines = ["epoch,phase,tokens,loss,lr,top1,top5,img_s,seconds", "1,1,none,1,1,1,1,1,1", "2,1,none,1,1,1,1,1,1"]
     (folder / "run/metrics.csv").write_text("\n".join(lines) + "\n")
+    begun = {"shared": (2, 1437, "0"), "grown": (1, 1436, "0"), "renamed": (1, 1437, "0")}
+    for name, (processes, images, names) in begun.items():
+        (folder / name).mkdir()
+        (folder / name / "config.yaml").write_text((ROOT / "configs/quickstart.yaml").read_text())
+        RunImages(processes, {"train": images, "val": 360}, names).write(folder / name / "images.json")
     cases = [
-        {"module": name, "arguments": list(arguments), "folder": str(folder)} for name, arguments, _ in all_cases()
+        {
+            "module": name,
+            "arguments": list(arguments),
+            "folder": str(folder),
+            "environment": {"MS_ROLE": "MS_WORKER"} if message.startswith("msrun started") else {},
+        }
+        for name, arguments, message in all_cases()
     ]
     (folder / "cases.json").write_text(json.dumps(cases))
     done = run_module("tests.helpers.refusals", folder / "cases.json", cwd=folder)
     assert done.returncode == 0, done.stderr
     left = sorted(path.name for path in folder.iterdir())
-    assert left == ["bomb.yaml", "cases.json", "data", "empty.ckpt", "long.yaml", "run"], (
+    assert left == sorted(["bomb.yaml", "cases.json", "data", "empty.ckpt", "long.yaml", "run", *begun]), (
         "the digits, and nothing that a refusal left"
     )
     return json.loads(done.stdout)

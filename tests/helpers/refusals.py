@@ -1,7 +1,7 @@
 """Refuse many mistakes in one process without MindSpore: python -m tests.helpers.refusals CASES.json
 
-CASES.json is a list of {"module", "arguments", "folder"}. Prints a list of [kind of error, message, what it printed,
-whether MindSpore or MindCV had been imported].
+CASES.json is a list of {"module", "arguments", "folder", "environment"}. Prints a list of [kind of error, message,
+what it printed, whether MindSpore or MindCV had been imported].
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import os
 import sys
 from importlib import import_module
 from pathlib import Path
+from unittest.mock import patch
 
 from src import cli
 from src.errors import one_line
@@ -21,7 +22,7 @@ def main(file: str) -> None:
     for case in json.loads(Path(file).read_text()):
         os.chdir(case["folder"])
         output, kind, message = io.StringIO(), "none", ""
-        with contextlib.redirect_stdout(output):
+        with contextlib.redirect_stdout(output), patch.dict(os.environ, case.get("environment", {})):
             try:
                 import_module(case["module"]).main(case["arguments"])
             except Exception as error:

@@ -2,22 +2,22 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 import pytest
+from mindspore import ops
 
 from src.data import datasets, loaders, order
 from src.errors import UserError
-from src.runtime import device
+from src.runtime import device, distributed
 from src.runtime.distributed import ProcessGroup
 from tests.helpers.commands import ROOT
 from tests.helpers.configs import load
+from tests.helpers.msrun import environment, msrun, worker
 
 MODEL = """
 model: {name: skipvit_ti_16_224, tokens: 2(50%)+4, image_size: 16, patch_size: 4, embed_dim: 32, depth: 4, num_heads: 2,
@@ -29,24 +29,7 @@ PLAIN = "workers: 1, hflip: 0.0, scale: [1.0, 1.0], ratio: [1.0, 1.0], crop_pct:
 
 def command(*arguments, processes=1, logs=None):
     """A command line that runs a module or file of the project, under msrun if there are several processes."""
-    if processes == 1:
-        return [sys.executable, *arguments]
-    msrun = [str(Path(sys.executable).with_name("msrun")), f"--worker_num={processes}"]
-    msrun += [f"--local_worker_num={processes}", "--join=True", f"--log_dir={logs}", f"--master_port={free_port()}"]
-    return [*msrun, *arguments]
-
-
-def free_port():
-    """Other tests run beside this one, and may use msrun's own."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
-def environment():
-    """msrun starts the `python` of PATH."""
-    paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    return {**os.environ, "PATH": paths, "PYTHONPATH": str(ROOT)}
+    return [sys.executable, *arguments] if processes == 1 else msrun(processes, logs, *arguments)
 
 
 @pytest.fixture(scope="session")
@@ -140,17 +123,18 @@ def test_distribute_without_msrun_is_refused():
         device.set_up("CPU", fused_kernels="off", distribute=True)
 
 
-def worker(rank, folder):
-    """The process id of a rank, among those that train in a folder."""
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            variables = (process / "environ").read_bytes().decode().split("\0")
-            trains = b"train.py" in (process / "cmdline").read_bytes() and (process / "cwd").resolve() == folder
-        except OSError:
-            continue
-        if trains and "MS_ROLE=MS_WORKER" in variables and f"RANK_ID={rank}" in variables:
-            return int(process.name)
-    raise AssertionError(f"no process of rank {rank}")
+def test_a_sum_is_one_operator_however_often_it_is_asked_for(monkeypatch):
+    made = []
+    monkeypatch.setattr(ops, "AllReduce", lambda: made.append("operator") or (lambda values: 2 * values))
+    distributed._all_reduce.cache_clear()
+    try:
+        group = ProcessGroup(0, 2)
+        assert group.sum([1.0, 2.0]) == [2.0, 4.0]
+        assert group.any_signal(None) is None
+        assert [group.any_signal(number) for number in distributed.SIGNALS] == list(distributed.SIGNALS)
+    finally:
+        distributed._all_reduce.cache_clear()
+    assert made == ["operator"]
 
 
 @pytest.mark.slow
@@ -174,7 +158,7 @@ def test_a_process_that_dies_ends_the_job_and_the_run_goes_on(colours, tmp_path)
         assert time.monotonic() < patience
         assert job.poll() is None, job.stdout.read()[-3000:]
         time.sleep(0.2)
-    os.kill(worker(1, tmp_path), signal.SIGKILL)
+    os.kill(worker(1, str(file)), signal.SIGKILL)
     said, _ = job.communicate(timeout=90)
     assert job.returncode != 0
     assert "exit with exception" in said
