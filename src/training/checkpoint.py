@@ -14,8 +14,9 @@ from src.errors import UserError, first_few
 from src.files import link
 from src.runs import RunFolder
 from src.training.state import TrainState
-from src.weights.files import read_state, read_weights, write_state, write_weights
+from src.weights.files import OPTIMIZER, read_state, read_weights, write_state, write_weights
 
+STEPS_DONE = f"{OPTIMIZER}global_step"  # fewer than those of the progress where some were skipped
 MOST_COUNTED = 10**9  # epochs, as the configuration
 
 log = logging.getLogger("skipvit")
@@ -50,8 +51,11 @@ def save_state(run: RunFolder, config: Config, state: TrainState, progress: Trai
     write_state(run.last, state.parameters(), asdict(progress), config, run.previous, run.read_classes())
 
 
-def restore_state(run: RunFolder, state: TrainState) -> TrainingProgress:
+def restore_state(run: RunFolder, state: TrainState, steps: int) -> TrainingProgress:
     """Set a state from last.ckpt, or from previous.ckpt where that is missing or damaged.
+
+    Args:
+        steps: Of an epoch.
 
     Returns:
         How far that training had come; no progress if there is neither file.
@@ -81,6 +85,9 @@ def restore_state(run: RunFolder, state: TrainState) -> TrainingProgress:
             f"checkpoint {path} is of other classes than {run.classes} lists; put the run's own in its place"
         )
     progress = _read_progress(saved.progress, path)
+    done, told = int(saved.arrays[STEPS_DONE]), progress.epoch * steps + len(progress.losses)
+    if len(progress.losses) > steps or done > told:
+        raise UserError(f"checkpoint {path} is not of this run: it has done {done} steps, and tells of {told}")
     for name, parameter in parameters.items():
         parameter.set_data(Tensor(np.asarray(saved.arrays[name]), parameter.dtype))
     return progress

@@ -103,7 +103,7 @@ class Trainer:
             RunError: A loss is not finite and `train.on_nan` says stop, or there were too many.
         """
         if resume and self.run is not None:
-            self.progress = restore_state(self.run, self.state)
+            self.progress = restore_state(self.run, self.state, self.steps)
         log_setup(self.config, self.dataset, self.group, self.phases, self.progress)
         done = self.progress.epoch * self.steps + len(self.progress.losses)
         total = self.steps * self.config.train.epochs

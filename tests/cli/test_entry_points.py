@@ -39,8 +39,8 @@ def test_train_leaves_a_run_folder(trained):
     (folder,) = (cwd / "runs").iterdir()
     assert sorted(path.name for path in cwd.iterdir()) == ["runs"]
     assert sorted(path.name for path in folder.iterdir()) == [
-        "checkpoints", "classes.txt", "config.yaml", "environment.json", "images.json", "lock", "metrics.csv", "report.html",
-        "train.log"]  # fmt: skip
+        "checkpoints", "classes.txt", "config.yaml", "environment.json", "images.json", "lock", "metrics.csv",
+        "report.html", "train.log"]  # fmt: skip
     assert (folder / "classes.txt").read_text() == "ant\nbee\ncat\n"
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == [
         "best.ckpt", "last.ckpt", "previous.ckpt"]  # fmt: skip

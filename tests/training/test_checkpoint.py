@@ -86,10 +86,10 @@ def test_class_names_are_in_every_checkpoint_and_compared(run):
     save_best(folder, config, network, 2)
     for file in (folder.best, folder.last):
         assert read_checkpoint(file).classes == ("ant", "bee", "cat")
-    assert restore_state(folder, state) == TrainingProgress(2)
+    assert restore_state(folder, state, 3) == TrainingProgress(2)
     folder.classes.write_text("ant\nbee\ndog\n")
     with pytest.raises(UserError, match="is of other classes than"):
-        restore_state(folder, state)
+        restore_state(folder, state, 3)
 
 
 class Constant(nn.Cell):

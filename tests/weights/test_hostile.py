@@ -41,7 +41,7 @@ def use(path, is_state, network, state):
     if is_state:
         run = RunFolder(path.parent)
         run.last = path
-        restore_state(run, state)
+        restore_state(run, state, steps=3)
         return
     checkpoint = read_checkpoint(path)
     config = Config(model=hostile.MODEL) if checkpoint.config is None else parse(checkpoint.config, "in it")
