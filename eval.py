@@ -21,7 +21,7 @@ def main(argv: Sequence[str]) -> None:
     from src import commands
     from src.runs import find_checkpoint
 
-    config, checkpoint = find_checkpoint(args.config, args.ckpt, args.overrides, args.distribute)
+    config, checkpoint = find_checkpoint(args.config, args.ckpt, args.overrides)
     result = commands.evaluate(config, checkpoint, args.distribute)
     if result is None:
         return

@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> None:
         commands.check(resolved.config)
         print(dump(resolved.config, resolved.origins), end="")
     else:
-        commands.train(resolved.config, Path(args.config).stem, args.distribute)
+        commands.train(resolved.config, Path(args.config).stem, args.distribute, resolved.left_open())
 
 
 if __name__ == "__main__":

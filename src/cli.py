@@ -4,16 +4,18 @@ A command's module imports this one alone at its top, so that a signal during an
 """
 
 import argparse
+import errno
 import logging
 import os
 import re
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn, Optional
+from typing import Any, NoReturn, Optional, TextIO, Union
 
-from src.errors import Interrupted, RunError, UserError
+from src.errors import Interrupted, RunError, UserError, one_line, plain
 from src.runtime.signals import STOP
 
 OVERRIDE = re.compile(r"\w+\.\w+=")
@@ -46,10 +48,10 @@ class Parser(argparse.ArgumentParser):
         Returns:
             The arguments; `overrides` maps each "section.key" to its value.
         """
-        from src.config import read_overrides
+        args = self.parse_intermixed_args(argv)
+        from src.config import read_overrides  # after --help, which needs nothing that may not be installed
         from src.runtime.distributed import check_launched
 
-        args = self.parse_intermixed_args(argv)
         check_launched(getattr(args, "distribute", False))
         texts = list(args.overrides)
         for name, values in list(vars(args).items()):
@@ -75,6 +77,9 @@ def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
     """Run a command and exit with 0, or, after one line, 2 for a user's mistake, 1 for a failure, 128 + a signal."""
     code = 0
     STOP.install()
+    sys.stdout = PlainStream(sys.stdout)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # of libraries to their developers: they stand in front of our lines
     try:
         main(sys.argv[1:])
         STOP.is_ending = True
@@ -82,22 +87,75 @@ def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
     except BrokenPipeError:  # the reader of the output wants no more of it, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 128 + signal.SIGPIPE
-    except (UserError, RunError) as error:
-        _report_end(f"error: {' '.join(str(error).split())}")
-        code = 2 if isinstance(error, UserError) else 1
     except Interrupted as stopped:
         if str(stopped):  # the first of several processes speaks for all
-            _report_end(str(stopped))
+            _report_end(plain(str(stopped)))
         code = stopped.code
     except BaseException as error:
         if STOP.requested is None and not isinstance(error, KeyboardInterrupt):
-            raise
+            known = as_known(error)
+            if known is None:
+                raise
+            _report_end(f"error: {one_line(str(known))}")
+            sys.exit(2 if isinstance(known, UserError) else 1)
         number = STOP.requested or signal.SIGINT  # an interrupted import may raise any other error
         _report_end(f"error: stopped by {number.name}")
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(128 + number)  # the interpreter's own shutdown crashes where MindSpore is imported in part
     sys.exit(code)
+
+
+class PlainStream:
+    """A text stream that escapes control codes, and characters that its encoding lacks."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        encoding = self.stream.encoding or "utf-8"
+        return self.stream.write(plain(text).encode(encoding, "backslashreplace").decode(encoding))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+REMEDIES = {
+    errno.EACCES: "give this user the right to it, or name another",
+    errno.EPERM: "give this user the right to it, or name another",
+    errno.EROFS: "name a folder that can be written",
+    errno.ENOSPC: "make room, or name a folder on another disk",
+    errno.EDQUOT: "make room, or name a folder on another disk",
+    errno.ENAMETOOLONG: "shorten the name",
+    errno.EIO: "the disk or the network behind it fails; name another folder",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+}
+OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
+
+
+def as_known(error: BaseException) -> Optional[Union[UserError, RunError]]:
+    """Return an exception as the error that is told in one line; None for one that is a fault of this program."""
+    if isinstance(error, (UserError, RunError)):
+        return error
+    if isinstance(error, MemoryError):
+        return RunError("the memory does not suffice; lower data.batch_size, data.workers or the sizes of the model")
+    if isinstance(error, RecursionError):
+        return UserError("the configuration or a file is nested too deeply; write it flat")
+    if isinstance(error, UnicodeError):
+        return UserError(f"a name or a file is not UTF-8 text: {error}; rename or rewrite it")
+    if isinstance(error, ModuleNotFoundError) and str(error.name).partition(".")[0] != "src":
+        return UserError(
+            f"the package {error.name} is not installed for {sys.executable}; activate the environment that has it"
+            " (. .venv/bin/activate), or: pip install -r requirements.txt"
+        )
+    if not isinstance(error, OSError) or not error.errno:
+        return None
+    names = " -> ".join(
+        os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))
+    )
+    remedy = REMEDIES.get(error.errno, "see that it is there and can be used")
+    kind = RunError if error.errno in OF_THE_MACHINE else UserError
+    return kind(f"{names or 'a file'}: {error.strerror}; {remedy}")
 
 
 def _report_end(text: str) -> None:
@@ -134,6 +192,13 @@ def nonnegative_float(text: str) -> float:
     return value
 
 
+class PlainFormatter(logging.Formatter):
+    """Format records without control codes of the names in them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return plain(super().format(record))
+
+
 def start_log(file: Optional[Path] = None, quiet: bool = False) -> None:
     """Log to stdout and to a file; only warnings if `quiet`."""
     log = logging.getLogger("skipvit")
@@ -141,4 +206,5 @@ def start_log(file: Optional[Path] = None, quiet: bool = False) -> None:
     log.handlers = [logging.StreamHandler(sys.stdout)]
     if file is not None:
         log.addHandler(logging.FileHandler(file, encoding="utf-8"))
-        log.handlers[-1].setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    for handler, form in zip(log.handlers, ("%(message)s", "%(asctime)s %(message)s")):
+        handler.setFormatter(PlainFormatter(form))

@@ -15,14 +15,16 @@ from src.config import Config, Role, dump, format_override, keys_with, load, wit
 from src.config.files import Overrides
 from src.data.datasets import Dataset, check_sizes, names_digest, open_dataset
 from src.data.verify import verify_images
-from src.errors import Interrupted, UserError, short_message
+from src.errors import Interrupted, UserError, plain, short_message
 from src.files import write_text
 from src.runs import RunFolder
 from src.runs.images import RunImages, read_images
 from src.runtime import device
 from src.runtime.distributed import ProcessGroup, launched_processes
+from src.runtime.environment import memory
 from src.runtime.signals import STOP
 from src.schedules import Geometry, parse, resolve
+from src.weights import read_checkpoint
 
 if TYPE_CHECKING:
     from mindspore import nn
@@ -32,11 +34,12 @@ if TYPE_CHECKING:
 log = logging.getLogger("skipvit")
 
 
-def train(config: Config, name: str, distribute: bool) -> None:
+def train(config: Config, name: str, distribute: bool, left_open: Sequence[str] = ()) -> None:
     """Start a new run in the folder `run.dir`, or in one named after `name`.
 
     Args:
         distribute: Train as one of the processes that msrun started.
+        left_open: What the configuration did not set, as section.key=value of the defaults; it is logged.
 
     Raises:
         UserError: The configuration, the data or the folder is refused.
@@ -47,7 +50,7 @@ def train(config: Config, name: str, distribute: bool) -> None:
         RunFolder(config.run.dir).check_unused()
     data, group = _prepare(config, dataset, images, distribute)
     run = RunFolder.create(data.config, name, dataset.classes) if group.is_main else None
-    _train(data, run, False, group)
+    _train(data, run, False, group, left_open)
 
 
 def resume(folder: str, overrides: Overrides, distribute: bool) -> None:
@@ -71,7 +74,7 @@ def resume(folder: str, overrides: Overrides, distribute: bool) -> None:
     if config.train.epochs < done:
         raise UserError(f"train.epochs {config.train.epochs}: the run {run.path} has done {done} epochs already")
     dataset = _check(config)
-    run.check_classes(dataset.classes)
+    dataset.check_classes(run.read_classes(), str(run.classes))
     images, before = _images(dataset, distribute), read_images(run.images)
     if before is not None:
         images.check_continues(before, run.path)
@@ -89,20 +92,19 @@ def evaluate(config: Config, checkpoint: Path, distribute: bool) -> Optional[dic
         UserError: The checkpoint does not fit the configuration, or the data is refused.
     """
     dataset = _check(config, splits=("val",))
+    loaded = read_checkpoint(checkpoint)
     run = RunFolder.of_checkpoint(checkpoint)
-    if run is not None:
-        run.check_classes(dataset.classes)
+    dataset.check_classes(loaded.classes or (run.read_classes() if run else ()), f"checkpoint {checkpoint}")
+    config = loaded.fill_in(config)
+    dataset.check_fits(config.model.num_classes or 0)
+    dataset.warn_of_unused_outputs(config.model.num_classes or 0)
     group = _set_up(config, distribute)
     from src.data.loaders import val_loader
     from src.models import from_config
     from src.training.evaluate import evaluate as count_correct
-    from src.weights import read_checkpoint
 
-    loaded = read_checkpoint(checkpoint)
-    config = loaded.fill_in(config)
     network = from_config(config.model, config.train.amp_level)
     loaded.load_into(network)
-    dataset.check_fits(config.model.num_classes or 0)
     check_sizes(dataset, config.data, group)
     dataset, _, _ = verify_images(dataset, config.data.on_bad_image, device.cache_folder(), group)
     loader = val_loader(dataset, config, group)
@@ -136,10 +138,17 @@ def check(config: Config) -> None:
     """Refuse what needs neither data nor MindSpore to be refused.
 
     Raises:
-        UserError: The device is unknown, sizes do not fit together, or the schedule does not fit the model.
+        UserError: The device is unknown, sizes do not fit together or not into the memory, or the schedule does not fit
+            the model.
     """
     device.check_settings(config.runtime.device_target, config.runtime.sink)
-    resolve(parse(config.model.tokens), Geometry.from_config(config.model))
+    geometry = Geometry.from_config(config.model)
+    if 4 * geometry.parameters > memory():
+        raise UserError(
+            f"the network has {geometry.parameters:,} parameters of 4 bytes, more than this machine's memory; lower"
+            " model.embed_dim, model.depth, model.num_classes or model.image_size"
+        )
+    resolve(parse(config.model.tokens), geometry)
 
 
 def _check(config: Config, splits: Sequence[str] = ("train", "val")) -> Dataset:
@@ -196,7 +205,9 @@ def _prepare(
     return _Prepared(config, dataset, replace(images, left_out=left_out), bad_images), group
 
 
-def _train(data: _Prepared, run: Optional[RunFolder], resumes: bool, group: ProcessGroup) -> None:
+def _train(
+    data: _Prepared, run: Optional[RunFolder], resumes: bool, group: ProcessGroup, left_open: Sequence[str] = ()
+) -> None:
     config, dataset = data.config, data.dataset
     from src.models import from_config
     from src.training.trainer import Trainer
@@ -207,8 +218,13 @@ def _train(data: _Prepared, run: Optional[RunFolder], resumes: bool, group: Proc
     writes = run if group.is_main else None
     with writes.lock() if writes else nullcontext(), STOP.graceful():  # nothing is written before the lock is held
         cli.start_log(writes.log if writes else None, quiet=not group.is_main)
+        if left_open:
+            log.info("set by no one, taken from the defaults: %s; --print shows all", " ".join(left_open))
         if writes:
             write_text(writes.config, dump(config))
+            dataset.warn_of_unused_outputs(config.model.num_classes or 0)
+            for remark in dataset.remarks:
+                log.warning("%s", remark)
             _describe(writes, data)
         callbacks = _callbacks(config, dataset, writes)
         trainer = Trainer(config, dataset, build, run, group, callbacks, should_stop=lambda: STOP.requested)
@@ -223,7 +239,7 @@ def _describe(run: RunFolder, data: _Prepared) -> None:
 
     log.info("run folder: %s", run.path)
     if data.bad_images:
-        write_text(run.bad_images, "".join(f"{line}\n" for line in data.bad_images))
+        write_text(run.bad_images, "".join(f"{plain(line)}\n" for line in data.bad_images))
     data.images.write(run.images)
     run.add_environment({**environment(data.config), "processes": data.images.processes})
 

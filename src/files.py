@@ -1,16 +1,19 @@
 """Write files and folders whole or not at all."""
 
+import errno
+import fcntl
 import glob
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Optional
+from typing import IO, Optional
 
 from src.errors import UserError
 
 PARTIAL = "*.partial*"  # what a process that was killed may leave behind
+UNKNOWN = {errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY}  # to a file system that lacks an operation
 
 
 @contextmanager
@@ -36,6 +39,10 @@ def written_whole(path: Path, previous: Optional[Path] = None) -> Iterator[Path]
             path.replace(previous)
         partial.replace(path)
         _sync(path.parent)
+    except OSError as error:
+        if error.filename is None:  # of a write; so that a message can name the place
+            error.filename = str(path)
+        raise
     finally:
         for rest in path.parent.glob(f"{glob.escape(beginning)}*"):  # MindSpore has temporary files of its own
             if rest.is_dir():
@@ -77,10 +84,59 @@ def make_folder(path: Path, option: str) -> None:
         raise UserError(f"{option} {path} cannot be made: {error.strerror}; name another folder") from error
 
 
+def link(source: Path, target: Path) -> None:
+    """Give a whole file a second name, or, on a file system without links, a copy.
+
+    Raises:
+        OSError: Neither can be made.
+    """
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in {*UNKNOWN, errno.EPERM, errno.EMLINK, errno.EXDEV}:
+            raise
+        with written_whole(target) as partial:
+            shutil.copyfile(source, partial)
+
+
+def set_mode(path: Path, mode: int) -> None:
+    """Set a file's rights; a file system that knows none, such as FAT, keeps its own."""
+    try:
+        path.chmod(mode)
+    except OSError as error:
+        if error.errno not in {*UNKNOWN, errno.EPERM}:
+            raise
+
+
+def lock(file: IO[str]) -> Optional[bool]:
+    """Lock an open file for this process; the system unlocks it when the file is closed.
+
+    Returns:
+        Whether it is locked now: not, if another process holds the lock; None on a file system without locks.
+    """
+    for take in (fcntl.flock, fcntl.lockf):  # NFS and some others know only the second
+        try:
+            take(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                return False
+            if error.errno not in {*UNKNOWN, errno.ENOLCK, errno.EBADF}:
+                raise
+    return None
+
+
 def _sync(path: Path) -> None:
-    """Flush a file, or the names in a folder, to the disk."""
-    handle = os.open(path, os.O_RDONLY)
+    """Flush a file, or the names in a folder, to the disk; some file systems cannot flush names."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except PermissionError:  # a folder that may be written but not listed, or a file that may not be read
+        return
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in UNKNOWN:
+            raise
     finally:
         os.close(handle)

@@ -1,5 +1,6 @@
 """The configuration that a benchmark measures: a recipe without what makes steps differ in length."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Union
 
@@ -10,21 +11,31 @@ from src.errors import UserError
 PRECISION = {"float32": "O0", "float16": "O2"}
 
 
-def benchmark_settings(model: str, image_size: int, batch_size: int, precision: str) -> dict[str, object]:
-    """Return the values by key that a benchmark sets."""
-    return {
-        "model.name": model,
-        "model.image_size": image_size,
-        "model.drop_path_rate": 0.0,
-        "data.batch_size": batch_size,
-        "data.mixup": 0.0,
-        "data.cutmix": 0.0,
-        "train.amp_level": PRECISION[precision],
-        "train.loss_scale_type": "fixed" if precision == "float32" else "dynamic",
-        "train.loss_scale": 1024,
-        "train.ema_decay": None,
-        "runtime.device_target": "CPU",
+DEFAULTS = {"model": "skipvit_s_16_224", "image_size": 224, "batch_size": 16, "precision": "float32"}  # of the options
+
+
+def benchmark_settings(given: Mapping[str, object], of_a_configuration: bool) -> dict[str, object]:
+    """Return the values by key that a benchmark sets.
+
+    Args:
+        given: The options model, image_size, batch_size and precision; None for what the user did not give.
+        of_a_configuration: Whether the user named one, which then decides about what was not given.
+    """
+    options = given if of_a_configuration else {name: given[name] or default for name, default in DEFAULTS.items()}
+    settings = {
+        "model.name": options["model"],
+        "model.image_size": options["image_size"],
+        "data.batch_size": options["batch_size"],
+        "runtime.device_target": None if of_a_configuration else "CPU",
     }
+    precision = options["precision"]
+    if precision is not None:
+        settings["train.amp_level"] = PRECISION[str(precision)]
+        settings["train.loss_scale_type"] = "fixed" if precision == "float32" else "dynamic"
+        settings["train.loss_scale"] = 1024
+    settings = {name: value for name, value in settings.items() if value is not None}
+    even = {"model.drop_path_rate": 0.0, "data.mixup": 0.0, "data.cutmix": 0.0, "train.ema_decay": None}
+    return {**settings, **even}  # so that all steps take equally long
 
 
 def benchmark_config(file: Union[str, Path], settings: Overrides) -> Config:

@@ -11,9 +11,12 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from src.config.schema import SECTIONS, Config, Role, fields_by_key, flatten, keys_with
-from src.errors import UserError
+from src.errors import UserError, short_value
 
 POLICIES = ("autoaug", "autoaugr", "3a", "randaug", "trivialaugwide", "augmix")  # of MindCV 0.3
+LONGEST = 2**18  # characters of a file
+DEEPEST = 20  # a list in a section in a file is at 3
+MOST_REFUSED = 5  # values that one message names
 Overrides = Mapping[str, object]
 Tree = dict[str, Any]
 
@@ -24,6 +27,11 @@ class Resolved:
 
     config: Config
     origins: dict[str, str]
+
+    def left_open(self) -> list[str]:
+        """Return section.key=value of what decides about a training and was not set, so that it can be said."""
+        values = flatten(self.config)
+        return [format_override(name, values[name]) for name in keys_with(Role.STATED) if name not in self.origins]
 
 
 def load(path: Union[str, Path], overrides: Optional[Overrides] = None) -> Config:
@@ -80,7 +88,24 @@ def format_override(name: str, value: object) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Load YAML safely, and refuse a key that stands twice, of which YAML itself takes the last."""
+    """Load YAML safely, and refuse a key that stands twice, of which YAML itself takes the last.
+
+    Anchors and tags are refused too: no configuration needs them, and nested aliases of a few bytes fill the memory.
+    """
+
+    depth = 0  # of nodes in one another
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent) or event.anchor or getattr(event, "tag", None):
+            problem = "anchors, aliases and tags (& * !) are not allowed; quote the text, or write it out"
+            raise yaml.composer.ComposerError(problem=problem, problem_mark=event.start_mark)
+        if self.depth == DEEPEST:
+            raise yaml.composer.ComposerError(problem="it is nested too deeply", problem_mark=event.start_mark)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -97,11 +122,13 @@ def read_yaml(text: str, source: str) -> Any:
     """Parse YAML text that was found in `source`.
 
     Raises:
-        UserError: It is not YAML, or gives a key twice.
+        UserError: It is not YAML, long, gives a key twice, or has anchors or tags.
     """
+    if len(text) > LONGEST:
+        raise UserError(f"{source}: is longer than {LONGEST} characters; no configuration is")
     try:
         return yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         reason = getattr(error, "problem", None) or str(error)
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
@@ -131,7 +158,8 @@ def _plain(value: object) -> object:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            return file.read(LONGEST + 1)
     except OSError as error:
         raise UserError(f"config {path} cannot be read: {error.strerror}; name one with --config FILE") from error
     except UnicodeDecodeError as error:
@@ -148,7 +176,7 @@ def _read_tree(text: str, source: str) -> Tree:
 def _read_base(path: Path, named: object) -> tuple[str, Tree]:
     """Read the file that `base:` names, relative to the file that it stands in."""
     if not isinstance(named, str):
-        raise UserError(f"{path}: base: must be the name of a file, not {named!r}")
+        raise UserError(f"{path}: base: must be the name of a file, not {short_value(named)}")
     base = path.parent / named
     try:
         tree = _read_tree(_read(base), str(base))
@@ -180,14 +208,17 @@ def _merge(layers: Sequence[tuple[str, Tree]], overrides: Overrides) -> Resolved
         if section not in merged:
             merged[section], sources[(section,)] = {}, label
         if not isinstance(merged[section], dict):
-            raise UserError(f"{last}: {section}: must be a section of keys, not {merged[section]!r}")
+            raise UserError(f"{last}: {section}: must be a section of keys, not {short_value(merged[section])}")
         merged[section][key] = _plain(value)
         sources[(section, key)], origins[name] = label, "override"
     try:
         config = TypeAdapter(Config).validate_python(merged)
     except ValidationError as invalid:
-        refused = {error["loc"][:2]: _explain(dict(error), last, sources) for error in reversed(invalid.errors())}
-        raise UserError("; ".join(reversed(refused.values()))) from invalid
+        first = {error["loc"][:2]: dict(error) for error in reversed(invalid.errors())}
+        refused = list(reversed(first.values()))
+        more = f"; and {len(refused) - MOST_REFUSED} more" if len(refused) > MOST_REFUSED else ""
+        lines = [_explain(error, last, sources) for error in refused[:MOST_REFUSED]]
+        raise UserError("; ".join(lines) + more) from invalid
     given = " ".join(format_override(name, value) for name, value in overrides.items())
     _check_combinations(config, f"{last} with {given}" if given else last)
     return Resolved(config, origins)
@@ -201,9 +232,9 @@ def _explain(error: dict[str, Any], source: str, sources: Mapping[tuple[str, ...
     if error["type"] in ("unexpected_keyword_argument", "unexpected_positional_argument"):
         return f"{source}: unknown key {name}{_suggest(name)}"
     if len(location) == 1:
-        return f"{source}: {name}: must be a section of keys, not {error['input']!r}"
+        return f"{source}: {name}: must be a section of keys, not {short_value(error['input'])}"
     reason = "too few entries" if error["type"] == "missing" else error["msg"][0].lower() + error["msg"][1:]
-    return f"{source}: {name}: {reason}, not {error['input']!r}"
+    return f"{source}: {name}: {reason}, not {short_value(error['input'])}"
 
 
 def _suggest(name: str) -> str:

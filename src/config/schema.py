@@ -7,8 +7,11 @@ import dataclasses
 from enum import Enum
 from typing import Annotated, Any, Literal, Optional, Union
 
-from pydantic import BeforeValidator, ConfigDict, Field, Strict
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Strict
 from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
+
+from src.errors import CONTROL
 
 IMAGENET_CLASSES = 1000
 
@@ -22,6 +25,7 @@ class Role(Enum):
     STEP_TIME = "may change the time of a training step"
     MOVABLE = "may change when a report of a run is drawn elsewhere"
     FOLDER_ONLY = "is for image folders alone"
+    STATED = "is named at the start of a training where nobody set it"
     FROM_DATA = "is filled in from the data where it is null"
 
 
@@ -47,12 +51,20 @@ def _read_sequence(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _check_text(value: str) -> str:
+    if CONTROL.search(value):
+        raise PydanticCustomError("text", "input should be text of one line without control characters")
+    return value
+
+
 _NUMBER = BeforeValidator(_read_number)
 _SEQUENCE = BeforeValidator(_read_sequence)
 
+Text = Annotated[str, Field(max_length=4096), AfterValidator(_check_text)]
 StrictBool = Annotated[bool, Strict()]
 Count = Annotated[int, Strict(), Field(ge=1, le=10**9)]
 CountOrZero = Annotated[int, Strict(), Field(ge=0, le=10**9)]
+UpToMillion = Annotated[int, Strict(), Field(ge=1, le=10**6)]
 Size = Annotated[int, Strict(), Field(ge=1, le=2**14)]
 UpTo1000 = Annotated[int, Strict(), Field(ge=1, le=1000)]
 StrictFloat = Annotated[float, Strict(), _NUMBER]
@@ -83,10 +95,12 @@ _MACHINE = (Role.MACHINE, Role.STEP_TIME, Role.RESUMABLE)
 class ModelConfig:
     """The network. Sizes that are null are those of `name`."""
 
-    name: str = key("skipvit_s_16_224", "a model of the registry", *_STEP)
-    tokens: str = key("none", "the schedule, such as `6(55%)+11`", *_STEP)
-    image_size: ImageSize = key(224, "pixels of a square's side, or [height, width]", *_STEP)
-    num_classes: Optional[Count] = key(None, "outputs; null: as many as the data has classes", *_STEP, Role.FROM_DATA)
+    name: Text = key("skipvit_s_16_224", "a model of the registry", *_STEP, Role.STATED)
+    tokens: Text = key("none", "the schedule, such as `6(55%)+11`", *_STEP, Role.STATED)
+    image_size: ImageSize = key(224, "pixels of a square's side, or [height, width]", *_STEP, Role.STATED)
+    num_classes: Optional[UpToMillion] = key(
+        None, "outputs; null: as many as the data has classes", *_STEP, Role.FROM_DATA
+    )
     patch_size: Optional[Size] = key(None, "pixels of a patch's side", *_STEP)
     embed_dim: Optional[Size] = key(None, "channels of a token", *_STEP)
     depth: Optional[UpTo1000] = key(None, "blocks", *_STEP)
@@ -110,13 +124,15 @@ class DataConfig:
     """
 
     name: Literal["folder", "cifar10", "cifar100"] = key("folder", "the layout below `root`", *_DATA)
-    root: str = key("sklearn:digits", "the folder of the images, or `sklearn:digits`", *_DATA, Role.RESUMABLE)
-    train_split: str = key("train", "training images: a subfolder, or CIFAR's train, test or all", *_DATA)
-    val_split: str = key("val", "validation images: a subfolder, or CIFAR's train, test or all", *_DATA)
+    root: Text = key(
+        "sklearn:digits", "the folder of the images, or `sklearn:digits`", *_DATA, Role.RESUMABLE, Role.STATED
+    )
+    train_split: Text = key("train", "training images: a subfolder, or CIFAR's train, test or all", *_DATA)
+    val_split: Text = key("val", "validation images: a subfolder, or CIFAR's train, test or all", *_DATA)
     val_fraction: PartialShare = key(
         0.2, "share held out for validation where `root` holds class folders without splits", *_FOLDER
     )
-    batch_size: Count = key(128, "images of a step, of each process", *_DATA)
+    batch_size: UpToMillion = key(128, "images of a step, of each process", *_DATA, Role.STATED)
     workers: Annotated[int, Strict(), Field(ge=1, le=512)] = key(
         2, "processes that read and augment images; 1: this one does, in a thread", *_DATA, Role.RESUMABLE
     )
@@ -130,7 +146,7 @@ class DataConfig:
     ratio: Range = key((0.75, 1.3333), "aspect ratio of a random crop, [smallest, largest]", *_FOLDER)
     hflip: Fraction = key(0.5, "probability of a horizontal flip", *_DATA)
     color_jitter: Optional[Strength] = key(None, "strength of colour jitter; not together with `auto_augment`", *_DATA)
-    auto_augment: Optional[str] = key(None, "MindCV's policy, such as `randaug-m9-mstd0.5-inc1`", *_DATA)
+    auto_augment: Optional[Text] = key(None, "MindCV's policy, such as `randaug-m9-mstd0.5-inc1`", *_DATA)
     repeats: UpTo1000 = key(
         1, "times that an image stands in an epoch's order, each augmented differently; 3 in DeiT's recipe", *_DATA
     )
@@ -153,7 +169,7 @@ class DataConfig:
 class TrainConfig:
     """Length, phases, precision and regularisation of the training, and what it writes to look at."""
 
-    epochs: Count = key(300, "epochs of the whole run", Role.RESUMABLE)
+    epochs: Count = key(300, "epochs of the whole run", Role.RESUMABLE, Role.STATED)
     warmup_dense_epochs: CountOrZero = key(0, "first epochs, which train dense")
     seed: Annotated[int, Strict(), Field(ge=0, lt=2**31)] = key(0, "of weights, order and augmentation")
     eval_every: Count = key(1, "epochs from one evaluation to the next; a phase's last is always evaluated")
@@ -184,7 +200,7 @@ class OptimizerConfig:
     """
 
     name: Literal["adamw", "momentum"] = key("adamw", "the optimiser")
-    lr: Positive = key(5e-4, "peak learning rate for a batch of `lr_batch_size`")
+    lr: Positive = key(5e-4, "peak learning rate for a batch of `lr_batch_size`", Role.STATED)
     lr_batch_size: Optional[Count] = key(512, "batch that `lr` is for; null: `lr` is not scaled with the batch")
     min_lr: NonNegative = key(1e-5, "learning rate at the end of the cosine")
     warmup_epochs: CountOrZero = key(5, "epochs in which the learning rate rises linearly")
@@ -196,12 +212,15 @@ class OptimizerConfig:
 class RunConfig:
     """The run folder and its checkpoints: one after each epoch, and now and then within it."""
 
-    dir: Optional[str] = key(None, "the run folder; null: runs/NAME-DATE-TIME", *_RECORD)
+    dir: Optional[Text] = key(None, "the run folder; null: runs/NAME-DATE-TIME", *_RECORD)
     save_every_steps: Optional[Count] = key(
-        1000, "steps from one checkpoint to the next within an epoch; null: only after each", *_RECORD
+        1000, "steps from one checkpoint to the next within an epoch; null: only after each", *_RECORD, Role.RESUMABLE
     )
     save_every_epochs: Optional[Count] = key(
-        None, "keep the weights to evaluate, every so many epochs, as epoch-0010.ckpt and so on", *_RECORD
+        None,
+        "keep the weights to evaluate, every so many epochs, as epoch-0010.ckpt and so on",
+        *_RECORD,
+        Role.RESUMABLE,
     )
     keep_best: UpTo1000 = key(1, "best checkpoints to keep", *_RECORD)
 
@@ -210,7 +229,7 @@ class RunConfig:
 class RuntimeConfig:
     """The device."""
 
-    device_target: str = key("CPU", "CPU or Ascend", *_MACHINE, Role.MOVABLE)
+    device_target: Text = key("CPU", "CPU or Ascend", *_MACHINE, Role.MOVABLE)
     fused_kernels: Annotated[Literal["auto", "on", "off"], BeforeValidator(_read_switch)] = key(
         "auto", "fuse small operators on CPU; auto: where that works", *_MACHINE
     )

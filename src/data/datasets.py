@@ -8,18 +8,22 @@ ships (UCI ML hand-written digits), written once as PNG files to data/digits.
 """
 
 import hashlib
+import logging
 import os
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional
 
 import numpy as np
 
 from src.config import DataConfig
-from src.errors import UserError
+from src.errors import CONTROL, UserError, difference
 from src.files import written_whole
 from src.runtime.distributed import SINGLE_PROCESS, ProcessGroup
+
+log = logging.getLogger("skipvit")
 
 DIGITS = "sklearn:digits"
 DIGITS_FOLDER = Path("data/digits")
@@ -55,10 +59,15 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set: its classes in the order of their labels, and the splits that were asked for."""
+    """A data set: its classes in the order of their labels, and the splits that were asked for.
+
+    Attributes:
+        remarks: What a training says about it, such as files that are no images.
+    """
 
     classes: tuple[str, ...]
     splits: dict[str, Split]
+    remarks: tuple[str, ...] = ()
 
     def check_fits(self, num_classes: int) -> None:
         """Refuse a model with fewer outputs than there are classes.
@@ -70,6 +79,30 @@ class Dataset:
             raise UserError(
                 f"the data has {len(self.classes)} classes but the model has {num_classes} outputs;"
                 f" set model.num_classes={len(self.classes)}"
+            )
+
+    def warn_of_unused_outputs(self, num_classes: int) -> None:
+        """Log it where the model has outputs that no class of the data stands for."""
+        if len(self.classes) < num_classes:
+            log.warning(
+                "the data in %s has %d classes, the model %d outputs: labels are the first %d; for a network of these"
+                " classes alone, train with model.num_classes=null",
+                next(iter(self.splits.values())).folder, len(self.classes), num_classes, len(self.classes),
+            )  # fmt: skip
+
+    def check_classes(self, trained: Sequence[str], where: str) -> None:
+        """Refuse data of other classes than were trained on, or in another order.
+
+        Args:
+            trained: The names of the outputs, as `where` has them; none if they are unknown.
+
+        Raises:
+            UserError: They differ.
+        """
+        if trained and tuple(trained) != self.classes:
+            differing = difference(trained, self.classes, "the training", "the data")
+            raise UserError(
+                f"the data's classes are not those of {where}: {differing}; set data.root to data of the same classes"
             )
 
 
@@ -85,7 +118,7 @@ def open_dataset(
         UserError: A folder is missing or holds no images, classes differ between splits, or the training split is
             smaller than a batch.
     """
-    root = _write_digits(DIGITS_FOLDER.resolve()) if config.root == DIGITS else Path(config.root).expanduser().resolve()
+    root = _write_digits(DIGITS_FOLDER.resolve()) if config.root == DIGITS else _expand(config.root)
     if not root.is_dir():
         raise UserError(f"data.root {root} is not a folder; set data.root to the folder of the images")
     named = {"train": config.train_split, "val": config.val_split}
@@ -94,7 +127,19 @@ def open_dataset(
         _open_folder(config, root, subsets) if config.name == "folder" else _open_cifar(config.name, root, subsets)
     )
     check_sizes(dataset, config, group)
+    if "train" in splits and len(dataset.classes) == 1:
+        raise UserError(f"data.root {root} has one class, {dataset.classes[0]}; there is nothing to tell apart")
+    if len(subsets) > 1 and len(set(subsets.values())) == 1 and len(dataset.splits["val"].indices or ()) == 0:
+        said = f"data.val_split is data.train_split, {config.val_split}: top-1 is that of the training images"
+        dataset = replace(dataset, remarks=(*dataset.remarks, said))
     return dataset
+
+
+def _expand(root: str) -> Path:
+    try:
+        return Path(root).expanduser().resolve()
+    except RuntimeError as error:
+        raise UserError(f"data.root {root}: there is no such user; name the folder from / on") from error
 
 
 def check_sizes(dataset: Dataset, config: DataConfig, group: ProcessGroup = SINGLE_PROCESS) -> None:
@@ -188,14 +233,14 @@ def _open_folder(config: DataConfig, root: Path, subsets: dict[str, str]) -> Dat
     first = next(iter(scans))
     for split, (classes, _, _) in scans.items():
         if classes != scans[first][0]:
-            differing = sorted(set(classes) ^ set(scans[first][0]))
             raise UserError(
                 f"data folders {root / subsets[first]} and {root / subsets[split]} hold different classes:"
-                f" {', '.join(differing[:10])}{', ...' if len(differing) > 10 else ''} only in one of them"
+                f" {difference(scans[first][0], classes, subsets[first], subsets[split])}"
             )
     return Dataset(
         scans[first][0],
         {split: Split(root, subsets[split], images, exts) for split, (_, images, exts) in scans.items()},
+        tuple(filter(None, (_left_out(root / subset, scans[first][0]) for subset in dict.fromkeys(subsets.values())))),
     )
 
 
@@ -210,7 +255,25 @@ def _hold_out(config: DataConfig, root: Path, subsets: dict[str, str]) -> Datase
     order = np.random.RandomState(0).permutation(images)
     parts = {"val": sorted(order[:held_out].tolist()), "train": sorted(order[held_out:].tolist())}
     splits = {split: Split(root, "", len(parts[split]), extensions, tuple(parts[split])) for split in subsets}
-    return Dataset(classes, splits)
+    return Dataset(classes, splits, tuple(filter(None, (_left_out(root, classes),))))
+
+
+def _left_out(folder: Path, classes: Sequence[str]) -> str:
+    """Return in words what below a folder is no image of a class: other files, folders in classes, empty classes."""
+    others: Counter[str] = Counter()
+    for entry in os.scandir(folder):
+        if entry.name.startswith(".") or not entry.is_dir():
+            continue
+        if entry.name not in classes:
+            others["class folders without images"] += 1
+        for inner in os.scandir(entry.path):
+            if _ending(inner.name).lower() not in EXTENSIONS and not inner.name.startswith("."):
+                inside = inner.is_dir()
+                others[
+                    "folders in class folders" if inside else f"files {_ending(inner.name) or 'without ending'}"
+                ] += 1
+    counts = ", ".join(f"{count} {what}" for what, count in others.most_common(5))
+    return f"not used of {folder}: {counts}" if counts else ""
 
 
 def _scan(folder: Path) -> tuple[tuple[str, ...], int, tuple[str, ...]]:
@@ -220,6 +283,8 @@ def _scan(folder: Path) -> tuple[tuple[str, ...], int, tuple[str, ...]]:
         if entry.name.startswith(".") or not entry.is_dir():
             continue
         found = [ending for ending in map(_ending, os.listdir(entry.path)) if ending.lower() in EXTENSIONS]
+        if found and CONTROL.search(entry.name):
+            raise UserError(f"class folder {entry.path}: its name is not one line of text in UTF-8; rename it")
         if found:
             classes.append(entry.name)
             images += len(found)

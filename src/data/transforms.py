@@ -18,8 +18,10 @@ def check_transforms(config: Config) -> None:
     """Refuse augmentation that MindCV does not know, or that fails on a grey image.
 
     Raises:
-        UserError: MindCV refuses `data.auto_augment`.
+        UserError: MindCV refuses `data.auto_augment` or `data.color_jitter`.
     """
+    if config.data.auto_augment is None and config.data.color_jitter is None:
+        return
     size = sides(config.model.image_size)
     try:
         image = np.full((*size, 3), 128, np.uint8)
@@ -27,7 +29,9 @@ def check_transforms(config: Config) -> None:
             image = transform(image)
     except Exception as error:  # whatever MindCV's parser and its policies raise
         reason = f"{type(error).__name__}: {short_message(error)}"
-        raise UserError(f"data.auto_augment {config.data.auto_augment!r}: MindCV refuses it: {reason}") from error
+        key = "auto_augment" if config.data.auto_augment is not None else "color_jitter"
+        value = getattr(config.data, key)
+        raise UserError(f"data.{key} {value!r}: MindCV refuses it: {reason}; set another, or null") from error
 
 
 def train_transforms(config: DataConfig, image_size: ImageSize) -> list[Transform]:

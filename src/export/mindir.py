@@ -1,17 +1,20 @@
 """Export to MindIR, verified: the file is loaded back and its logits are compared with the network's."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from src.config import Config, sides
-from src.errors import RunError, UserError
-from src.files import written_whole
+from src.errors import RunError, UserError, short_message
+from src.files import set_mode, written_whole
 from src.runtime import device
 from src.schedules import Geometry, parse, resolve
 from src.weights import read_checkpoint
 
 if TYPE_CHECKING:
     from mindspore import nn
+
+LARGEST = 10**9  # bytes; of more, MindSpore writes several files
 
 
 def export_checkpoint(
@@ -33,7 +36,12 @@ def export_checkpoint(
         raise UserError(f"--output {output} must end in .mindir")
     if not output.parent.is_dir():
         raise UserError(f"--output {output}: the folder {output.parent} does not exist")
-    plan = resolve(parse(config.model.tokens), Geometry.from_config(config.model))
+    if not os.access(output.parent, os.W_OK | os.X_OK):
+        raise UserError(f"--output {output}: {output.parent}: this user may not write there; name another folder")
+    geometry = Geometry.from_config(config.model)
+    if 4 * geometry.parameters > LARGEST:
+        raise UserError(f"{geometry.parameters:,} parameters are more than the 1 GB that one MindIR file holds")
+    plan = resolve(parse(config.model.tokens), geometry)
     if plan.schedule.ranking == "random":
         raise UserError(f"{plan.schedule} ranks at random: a control for experiments, not for deployment")
     device.check_settings(config.runtime.device_target)
@@ -56,7 +64,7 @@ def export_checkpoint(
             raise RunError(f"{output}: logits differ by {difference:g}, more than {tolerance:g}; the file was deleted")
         verified = f"largest difference {difference:.3g} on {config.runtime.device_target}"
         _describe(partial, {"tokens": str(plan.schedule), "target": target, "verified": verified})
-        partial.chmod(0o644)  # MindSpore's files are for their owner only
+        set_mode(partial, 0o644)  # MindSpore's files are for their owner only
     megabytes = output.stat().st_size / 2**20
     batch = f"batch {batch_size}" if batch_size else "any batch"
     print(f"{output}: {megabytes:.1f} MB, {batch}, tokens {plan.schedule}, for {target}, {verified}")
@@ -66,7 +74,7 @@ def _describe(path: Path, said: dict[str, str]) -> None:
     """Write into a MindIR file what it is, as its `user_info`: a message's fields may be appended to it."""
     from src.runtime.releases import user_info
 
-    path.chmod(0o600)  # MindSpore's files are read-only
+    set_mode(path, 0o600)  # MindSpore's files are read-only
     with path.open("ab") as file:
         file.write(user_info(said))
 
@@ -83,8 +91,12 @@ def _export(written: "nn.Cell", network: "nn.Cell", path: Path, batch_size: int,
     height, width = sides(config.model.image_size)
     images = Tensor(np.random.RandomState(0).standard_normal((batch_size or 2, 3, height, width)), ms.float32)
     signature = images if batch_size else Tensor(shape=[None, 3, height, width], dtype=ms.float32)
-    ms.export(written, signature, file_name=str(path), file_format="MINDIR")
-    exported = nn.GraphCell(ms.load(str(path)))(images).asnumpy()
+    try:
+        ms.export(written, signature, file_name=str(path), file_format="MINDIR")
+        exported = nn.GraphCell(ms.load(str(path)))(images).asnumpy()
+    except (RuntimeError, ValueError) as error:
+        reason = short_message(error)
+        raise RunError(f"--output: MindSpore cannot write {path.parent}, or not read it back: {reason}") from error
     expected = network(images).asnumpy()
     finite = np.isfinite(exported).all() and np.isfinite(expected).all()
     return float(np.abs(exported - expected).max()) if finite else float("nan")

@@ -23,14 +23,8 @@ def latest_best() -> Path:
     return found[-1]
 
 
-def find_checkpoint(
-    config: Optional[str], checkpoint: Optional[str], overrides: Overrides, distribute: bool = False
-) -> tuple[Config, Path]:
+def find_checkpoint(config: Optional[str], checkpoint: Optional[str], overrides: Overrides) -> tuple[Config, Path]:
     """Find the checkpoint to use (by default the newest run's best) and its configuration (by default its run's).
-
-    Args:
-        distribute: Refuse to look for the configuration in the checkpoint, because that makes tensors, and the
-            processes must join before (`src.runtime.distributed`).
 
     Raises:
         UserError: Either is missing or refused.
@@ -45,9 +39,7 @@ def find_checkpoint(
         return load(config, overrides), path
     if run:
         return load(run.config, overrides), path
-    if distribute:
-        raise UserError(f"--distribute: {path} is not in a run folder; name its configuration with --config FILE")
-    from src.weights import read_checkpoint  # a file outside a run: only MindSpore can read it
+    from src.weights import read_checkpoint
 
     text = read_checkpoint(path).config
     if text is None:

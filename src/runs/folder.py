@@ -14,10 +14,13 @@ checkpoints/     last.ckpt (all that a resume needs), previous.ckpt (the one bef
 lock             held by the process that trains in the folder
 """
 
-import fcntl
+import contextlib
+import itertools
 import json
+import logging
 import os
 import re
+import shlex
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -26,11 +29,13 @@ from pathlib import Path
 from typing import Optional, Union
 
 from src.config import Config, dump
-from src.errors import UserError
-from src.files import PARTIAL, make_folder, write_text
+from src.errors import UserError, first_few
+from src.files import PARTIAL, lock, make_folder, write_text
 from src.runs.metrics import Metrics, read_metrics, write_metrics
 
 RUNS = Path("runs")
+
+log = logging.getLogger("skipvit")
 
 
 class RunFolder:
@@ -47,6 +52,7 @@ class RunFolder:
         self.environment = self.path / "environment.json"
         self.report = self.path / "report.html"
         self.tensorboard = self.path / "tensorboard"
+        self._lock = self.path / "lock"
         self.last = self.path / "checkpoints" / "last.ckpt"
         self.previous = self.path / "checkpoints" / "previous.ckpt"
         self.best = self.path / "checkpoints" / "best.ckpt"
@@ -58,28 +64,38 @@ class RunFolder:
         Raises:
             UserError: The folder holds a run already, or cannot be made.
         """
-        run = cls(config.run.dir or _unused(f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"))
+        run = cls(config.run.dir or _make_unused(f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"))
         run.check_unused()
         make_folder(run.path, "run.dir")
-        make_folder(run.last.parent, "run.dir")
-        write_text(run.config, dump(config))
-        write_text(run.classes, "".join(f"{name}\n" for name in classes))
-        write_metrics(run.metrics, [])
+        with run.lock():
+            run.check_unused()  # once more: another process may have been first
+            make_folder(run.last.parent, "run.dir")
+            write_text(run.classes, "".join(f"{name}\n" for name in classes))
+            write_metrics(run.metrics, [])
+            write_text(run.config, dump(config))  # last: this makes it a run
         return run
 
     def check_unused(self) -> None:
         """Refuse a folder that cannot become a new run's; nothing is made.
 
         Raises:
-            UserError: It holds a run already, or a file stands where a folder is needed.
+            UserError: It holds a run already or anything else, or a file stands where a folder is needed.
         """
         if self.config.exists():
             raise UserError(
-                f"run.dir {self.path} holds a run already; resume it with --resume {self.path}, or name another folder"
+                f"run.dir {self.path} holds a run already; resume it with --resume {shlex.quote(str(self.path))}, or"
+                " name another folder"
             )
         for parent in (self.path, *self.path.parents):
             if parent.exists() and not parent.is_dir():
                 raise UserError(f"run.dir {self.path} cannot be made: Not a directory; name another folder")
+        if self.path.is_dir():
+            ours = {self.last.parent.name, self.classes.name, self.metrics.name, self._lock.name}
+            others = sorted(name for name in os.listdir(self.path) if name not in ours and ".partial" not in name)
+            if others:
+                raise UserError(
+                    f"run.dir {self.path} holds other files ({first_few(others)}); name a new or an empty folder"
+                )
 
     @classmethod
     def open(cls, path: Union[str, Path]) -> "RunFolder":
@@ -106,13 +122,14 @@ class RunFolder:
         Raises:
             UserError: Another process trains in it.
         """
-        path = self.path / "lock"
-        with path.open("a+", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+        with self._lock.open("a+", encoding="utf-8", errors="replace") as file:
+            locked = lock(file)
+            if locked is False:
                 file.seek(0)
-                raise UserError(f"run folder {self.path} is in use by {file.read().strip()}; wait for it") from error
+                holder = file.read(200).strip() or "another process"
+                raise UserError(f"run folder {self.path} is in use by {holder}; wait for it")
+            if locked is None:
+                log.warning("%s: this file system has no locks; see that no other process trains in it", self.path)
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
             file.flush()
@@ -138,20 +155,6 @@ class RunFolder:
     def read_classes(self) -> tuple[str, ...]:
         """Read the class names; none if there is no classes.txt."""
         return tuple(self.classes.read_text(encoding="utf-8").splitlines()) if self.classes.is_file() else ()
-
-    def check_classes(self, classes: Sequence[str]) -> None:
-        """Refuse data with other classes than the run was trained on.
-
-        Raises:
-            UserError: They differ, or are in another order.
-        """
-        trained = self.read_classes()
-        if trained and trained != tuple(classes):
-            differing = sorted(set(trained) ^ set(classes))
-            raise UserError(
-                f"the data's classes are not those of the run {self.path}: {', '.join(differing[:10])} only in one of"
-                f" them ({self.classes.name} lists the run's)"
-            )
 
     def read_metrics(self) -> list[Metrics]:
         """Read the rows of the epochs done.
@@ -188,9 +191,12 @@ class RunFolder:
         return self.read_metrics()[-1]
 
 
-def _unused(name: str) -> Path:
-    path, count = RUNS / name, 1
-    while path.exists():
-        count += 1
-        path = RUNS / f"{name}-{count}"
+def _make_unused(name: str) -> Path:
+    """Make a folder below runs/ that no other process makes."""
+    make_folder(RUNS, "the folder")
+    for count in itertools.count(1):
+        path = RUNS / (name if count == 1 else f"{name}-{count}")
+        with contextlib.suppress(FileExistsError):
+            path.mkdir()
+            break
     return path

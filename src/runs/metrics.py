@@ -14,6 +14,8 @@ from src.files import write_text
 
 FORMATS = {"loss": ".6f", "lr": ".6e", "top1": ".4f", "top5": ".4f", "img_s": ".2f", "seconds": ".2f"}
 
+LARGEST = 3.5e38  # of a float32; differences of larger float64 may overflow
+
 
 @dataclass(frozen=True)
 class Metrics:
@@ -91,4 +93,4 @@ def _parse(cells: dict[str, str], where: str) -> Metrics:
 
 def _number(text: str) -> Optional[float]:
     value = math.nan if text == "" else float(text)
-    return value if math.isfinite(value) else None
+    return value if abs(value) <= LARGEST else None

@@ -6,6 +6,7 @@ import logging
 import os
 import random
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 DEVICES = ("CPU", "Ascend")
 FUSION_FLAGS = "--enable_expand_ops=LayerNorm,LayerNormGrad"
 AVX512 = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}  # what LLVM's skylake-avx512 takes for granted
+KERNELS = 2**24  # bytes of disk that one compilation may need
 
 log = logging.getLogger("skipvit")
 
@@ -29,7 +31,11 @@ def prepare_environment() -> None:
     """Set the environment variables that MindSpore reads at import, unless the user has set them or it is imported."""
     if "mindspore" in sys.modules:
         return
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "skipvit-mindspore"
+    try:
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # a user without a home, as in a container
+        caches = Path(tempfile.gettempdir()) / f"cache-{os.getuid()}"
+    cache = caches / "skipvit-mindspore"
     for name, value in {
         "GLOG_v": "3",  # errors only: MindSpore's warnings are for its own developers
         "OMP_WAIT_POLICY": "PASSIVE",  # fused kernels' OpenMP threads must not spin beside MindSpore's own
@@ -174,9 +180,9 @@ def _start_fusion() -> Optional[str]:
         def construct(self, x: ms.Tensor) -> ms.Tensor:
             return ops.tanh(x) * x + x
 
-    cache, probe, inputs = Path(os.environ["MS_COMPILER_CACHE_PATH"]), Probe(), ms.Tensor([0.5, -0.5], ms.float32)
+    cache, probe, inputs = cache_folder(), Probe(), ms.Tensor([0.5, -0.5], ms.float32)
     try:
-        cache.mkdir(parents=True, exist_ok=True)
+        _check_cache(cache)
         ms.set_context(enable_graph_kernel=True, graph_kernel_flags=fusion_flags())
         compile_ahead(probe, inputs)
         probe(inputs).asnumpy()
@@ -184,6 +190,17 @@ def _start_fusion() -> Optional[str]:
         ms.set_context(enable_graph_kernel=False)
         return f"AKG does not start ({short_message(error)}); see that {cache} can be written"
     return None
+
+
+def _check_cache(cache: Path) -> None:
+    """Make the folder of the kernels, and write as much to it as they may need: on a full disk AKG hangs.
+
+    Raises:
+        OSError: It cannot be made, or does not hold as much.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=cache) as file:
+        file.write(bytes(KERNELS))
 
 
 def _fusion_problem(amp_level: str) -> Optional[str]:

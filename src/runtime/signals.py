@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a training saves before it stops, anything else stops, and a second signal stops at once.
+"""Ctrl-C, SIGTERM and SIGHUP: a training saves before it stops, anything else stops, and a second signal stops at once.
 
 SIGINT is blocked in every thread and received by a thread of ours, because MindSpore's C++ replaces Python's handler.
 A handler is set as well, for threads of libraries that were started before and do not block SIGINT. SIGTERM has a
@@ -39,13 +39,16 @@ class StopRequest:
     def install(self) -> None:
         """Receive signals from now on. Call it before any other thread starts: before MindSpore is imported.
 
-        A parent may have this process ignore SIGINT, as a shell does for its background jobs: that stays so.
+        A parent may have this process ignore SIGINT, as a shell does for its background jobs, or SIGHUP, as nohup does:
+        that stays so.
         """
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
             signal.signal(signal.SIGINT, self._handle)
             threading.Thread(target=self._receive_interrupts, name="signals", daemon=True).start()
         signal.signal(signal.SIGTERM, self._handle)
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, self._handle)
 
     @contextmanager
     def graceful(self) -> Iterator["StopRequest"]:

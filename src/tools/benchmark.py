@@ -49,7 +49,7 @@ def _measure(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     if args.data:
         report = data.measure_data(load(args.data, args.overrides), args.pairs, args.rate, args.peer)
         return report, data.table(report)
-    settings = benchmark_settings(args.model, args.image_size, args.batch_size, args.precision)
+    settings = benchmark_settings(vars(args), bool(args.config))
     config = benchmark_config(args.config or CONFIG, {**settings, **args.overrides})
     report = measure.measure(config, args.specs or list(TABLE1), args.pairs, args.steps, args.peer)
     return report, measure.table(report)
@@ -58,10 +58,10 @@ def _measure(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 def _parser() -> cli.Parser:
     parser, count = cli.Parser(__doc__), cli.positive_int
     parser.add_argument("--specs", nargs="+", metavar="SPEC", help="schedules (Table 1's); none is added")
-    parser.add_argument("--model", default="skipvit_s_16_224", metavar="NAME", help="skipvit_{ti,s,b}_16_224")
-    parser.add_argument("--image_size", type=count, default=224, metavar="N", help="pixels of a side (224)")
-    parser.add_argument("--batch_size", type=count, default=16, metavar="N", help="images of a batch (16)")
-    parser.add_argument("--precision", choices=("float32", "float16"), default="float32")
+    parser.add_argument("--model", metavar="NAME", help="skipvit_{ti,s,b}_16_224 (s, or --config's)")
+    parser.add_argument("--image_size", type=count, metavar="N", help="pixels of a side (224, or --config's)")
+    parser.add_argument("--batch_size", type=count, metavar="N", help="images of a batch (16, or --config's)")
+    parser.add_argument("--precision", choices=("float32", "float16"), help="float32, or --config's")
     parser.add_argument("--pairs", type=count, default=5, metavar="N", help="rounds of turns (5)")
     parser.add_argument("--steps", type=count, default=1, metavar="N", help="timed steps of a turn (1)")
     parser.add_argument(

@@ -24,6 +24,8 @@ def main(argv: Sequence[str]) -> None:
     from src.errors import UserError
     from src.runs import RunFolder
 
+    if args.output and Path(args.output).suffix not in (".html", ".htm"):
+        raise UserError(f"--output {args.output}: a report is a page; name a file that ends in .html")
     for key, value in args.overrides.items():
         if key not in keys_with(Role.MOVABLE):
             given = format_override(key, value)

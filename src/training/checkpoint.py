@@ -1,18 +1,23 @@
 """What a training saves and restores, and when: best.ckpt, last.ckpt and the weights of epochs."""
 
 import logging
-import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Optional
 
 import numpy as np
 from mindspore import Tensor, nn
 
 from src.config import Config
-from src.errors import UserError
+from src.errors import UserError, first_few
+from src.files import link
 from src.runs import RunFolder
 from src.training.state import TrainState
-from src.weights.files import read_state, write_state, write_weights
+from src.weights.files import OPTIMIZER, read_state, read_weights, write_state, write_weights
+
+STEPS_DONE = f"{OPTIMIZER}global_step"  # fewer than those of the progress where some were skipped
+MOST_COUNTED = 10**9  # epochs, as the configuration
 
 log = logging.getLogger("skipvit")
 
@@ -43,11 +48,14 @@ def save_state(run: RunFolder, config: Config, state: TrainState, progress: Trai
     Raises:
         RunError: It cannot be written; what was there is still whole.
     """
-    write_state(run.last, state.parameters(), asdict(progress), config, run.previous)
+    write_state(run.last, state.parameters(), asdict(progress), config, run.previous, run.read_classes())
 
 
-def restore_state(run: RunFolder, state: TrainState) -> TrainingProgress:
+def restore_state(run: RunFolder, state: TrainState, steps: int) -> TrainingProgress:
     """Set a state from last.ckpt, or from previous.ckpt where that is missing or damaged.
+
+    Args:
+        steps: Of an epoch.
 
     Returns:
         How far that training had come; no progress if there is neither file.
@@ -67,42 +75,78 @@ def restore_state(run: RunFolder, state: TrainState) -> TrainingProgress:
                 raise
             log.warning("%s; resuming from %s instead", damage, other)
     parameters = state.parameters()
-    shapes = {name: array.shape for name, array in saved.arrays.items()}
-    differing = dict(shapes.items() ^ {name: tuple(p.shape) for name, p in parameters.items()}.items())
-    if differing or "epoch" not in saved.progress:
-        raise UserError(f"checkpoint {path} is not of this configuration: {', '.join(sorted(differing)) or 'no epoch'}")
+    forms = {name: (array.shape, array.dtype.kind) for name, array in saved.arrays.items()}
+    expected = {name: (tuple(p.shape), p.asnumpy().dtype.kind) for name, p in parameters.items()}
+    differing = sorted(dict(forms.items() ^ expected.items()))
+    if differing:
+        raise UserError(f"checkpoint {path} is not of this configuration: {first_few(differing)}")
+    if saved.classes and saved.classes != run.read_classes():
+        raise UserError(
+            f"checkpoint {path} is of other classes than {run.classes} lists; put the run's own in its place"
+        )
+    progress = _read_progress(saved.progress, path)
+    done, told = int(saved.arrays[STEPS_DONE]), progress.epoch * steps + len(progress.losses)
+    if len(progress.losses) > steps or done > told:
+        raise UserError(f"checkpoint {path} is not of this run: it has done {done} steps, and tells of {told}")
     for name, parameter in parameters.items():
         parameter.set_data(Tensor(np.asarray(saved.arrays[name]), parameter.dtype))
-    given = saved.progress
-    return TrainingProgress(
-        int(given["epoch"]), int(given["best_phase"]), float(given["best_top1"]), int(given["skipped"]),
-        tuple(given["losses"].tolist()) if "losses" in given else (),
-    )  # fmt: skip
+    return progress
 
 
-def save_best(run: RunFolder, config: Config, network: nn.Cell) -> None:
+def _read_progress(saved: Mapping[str, np.ndarray], path: Path) -> TrainingProgress:
+    """Return the progress that a state holds.
+
+    Raises:
+        UserError: It holds another one than `save_state` writes.
+    """
+    losses = saved.get("losses", np.zeros(0))
+    counts = {name: saved.get(name, np.zeros(0)) for name in ("epoch", "best_phase", "skipped", "best_top1")}
+    refused = [
+        name
+        for name, value in counts.items()
+        if value.shape != () or not -1 <= value <= MOST_COUNTED or (name != "best_top1" and value != abs(value.round()))
+    ]
+    if refused or losses.ndim != 1 or losses.dtype != np.float64 or saved.keys() - {*counts, "losses"}:
+        raise UserError(
+            f"checkpoint {path} is not of a training: its progress is not ({first_few(refused or ['losses'])})"
+        )
+    epoch, best_phase, skipped = (int(counts[name]) for name in ("epoch", "best_phase", "skipped"))
+    return TrainingProgress(epoch, best_phase, float(counts["best_top1"]), skipped, tuple(losses.tolist()))
+
+
+def save_best(run: RunFolder, config: Config, network: nn.Cell, epoch: int) -> None:
     """Write a network's weights as best.ckpt; the best ones before become best-2.ckpt and so on, to `run.keep_best`.
+
+    A run that was killed while it did so repeats the epoch, and none of the best is kept twice or lost for it.
 
     Raises:
         RunError: It cannot be written; what was there is still whole.
     """
     files = [run.best, *(run.best.with_stem(f"best-{number}") for number in range(2, config.run.keep_best + 1))]
-    for better, worse in reversed(list(zip(files, files[1:]))):
-        if better.exists():
-            _link(better, worse)
-    save_weights(run.best, config, network)
+    before: dict[Optional[int], Path] = {}
+    if len(files) > 1:
+        for file in filter(Path.exists, files):
+            before.setdefault(_epoch_of(file), file)
+        before.pop(epoch, None)
+    for better, worse in reversed(list(zip(before.values(), files[1:]))):
+        if better != worse:
+            link(better, worse)
+    save_weights(run.best, config, network, epoch)
 
 
-def save_weights(path: Path, config: Config, network: nn.Cell) -> None:
-    """Write a network's weights.
+def _epoch_of(file: Path) -> Optional[int]:
+    try:
+        return read_weights(file).epoch
+    except UserError:  # damaged
+        return None
+
+
+def save_weights(path: Path, config: Config, network: nn.Cell, epoch: int = 0) -> None:
+    """Write a network's weights after an epoch, with the names of its run's classes.
 
     Raises:
         RunError: They cannot be written; what was there is still whole.
     """
-    write_weights(path, {weight.name: weight.value() for weight in network.get_parameters()}, config)
-
-
-def _link(source: Path, target: Path) -> None:
-    """Give a whole file a second name; `source` is later replaced by renaming, which leaves `target` as it is."""
-    target.unlink(missing_ok=True)
-    os.link(source, target)
+    run = RunFolder.of_checkpoint(path)
+    weights = {weight.name: weight.value() for weight in network.get_parameters()}
+    write_weights(path, weights, config, run.read_classes() if run else (), epoch)

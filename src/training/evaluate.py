@@ -1,5 +1,6 @@
 """Top-1 and top-5 accuracy of a network on a data set."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,14 +13,21 @@ from src.progress import Progress
 from src.runtime import device
 from src.runtime.distributed import SINGLE_PROCESS, ProcessGroup
 
+log = logging.getLogger("skipvit")
+
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Correct answers among `images`; with fewer than five classes, all of them count as the five best."""
+    """Correct answers among `images`; with fewer than five classes, all of them count as the five best.
+
+    Attributes:
+        not_finite: Images with a logit that is not finite; whatever is largest, they count as wrong.
+    """
 
     top1_hits: int
     top5_hits: int
     images: int
+    not_finite: int = 0
 
     @property
     def top1(self) -> float:
@@ -51,7 +59,7 @@ def evaluate(
     """
     network.set_train(False)
     shared = int(group.sum([loader.get_dataset_size()])[0]) // group.size
-    top1 = top5 = images = 0
+    top1 = top5 = images = not_finite = 0
     with Progress(loader.get_dataset_size(), "evaluating", unit="batch", leave=False) as progress:
         for number, (batch, labels) in enumerate(batches(loader, output_numpy=True), 1):
             padding = [(0, batch_size - len(batch))] + [(0, 0)] * (batch.ndim - 1)
@@ -60,11 +68,18 @@ def evaluate(
                 device.compile_ahead(network, *inputs)
             logits = network(*inputs).asnumpy()[: len(batch)]
             best = np.argsort(-logits, axis=1, kind="stable")[:, :5]
-            hits = best == labels.reshape(-1, 1)
+            finite = np.isfinite(logits).all(axis=1)
+            hits = (best == labels.reshape(-1, 1)) & finite[:, None]
+            not_finite += int((~finite).sum())
             top1 += int(hits[:, 0].sum())
             top5 += int(hits.any(axis=1).sum())
             images += len(batch)
             progress.advance(1)
             if number <= shared:
                 after_batch()
-    return Accuracy(*map(int, group.sum((top1, top5, images))))
+    accuracy = Accuracy(*map(int, group.sum((top1, top5, images, not_finite))))
+    if accuracy.not_finite:
+        log.warning(
+            "%d of %d images have logits that are not finite: counted as wrong", accuracy.not_finite, accuracy.images
+        )
+    return accuracy

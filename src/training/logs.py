@@ -54,7 +54,8 @@ def log_setup(
     log.info("%d training graph%s will be compiled", graphs, "" if graphs == 1 else "s")
     epochs = config.train.epochs
     if config.train.warmup_dense_epochs and phases[-1].tokens != config.model.tokens:
-        log.warning("all %d epochs are dense warm-up: %s is never trained", epochs, config.model.tokens)
+        what = f"all {epochs} epochs are" if epochs > 1 else "the one epoch is"
+        log.warning("%s dense warm-up: %s is never trained", what, config.model.tokens)
     if progress.epoch >= epochs:
         log.info("nothing to do: %d of %d epochs are done", progress.epoch, epochs)
     elif progress != TrainingProgress():

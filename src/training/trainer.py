@@ -103,7 +103,7 @@ class Trainer:
             RunError: A loss is not finite and `train.on_nan` says stop, or there were too many.
         """
         if resume and self.run is not None:
-            self.progress = restore_state(self.run, self.state)
+            self.progress = restore_state(self.run, self.state, self.steps)
         log_setup(self.config, self.dataset, self.group, self.phases, self.progress)
         done = self.progress.epoch * self.steps + len(self.progress.losses)
         total = self.steps * self.config.train.epochs
@@ -259,10 +259,10 @@ class Trainer:
         )  # fmt: skip
         if self.run is not None and self.group.is_main:
             if improved:
-                save_best(self.run, self.config, evaluated)
+                save_best(self.run, self.config, evaluated, number)
             every = self.config.run.save_every_epochs
             if every is not None and number % every == 0:
-                save_weights(self.run.epoch(number), self.config, evaluated)
+                save_weights(self.run.epoch(number), self.config, evaluated, number)
             written = self.run.write_epoch(row)
             for callback in self.callbacks:
                 callback.on_epoch(phase, written, evaluated)

@@ -19,7 +19,7 @@ SIGHT = (  # keys that decide which pixels a network sees
 
 @dataclass(frozen=True)
 class LoadedCheckpoint:
-    """A checkpoint with its configuration, its run, and the class names where the run has them."""
+    """A checkpoint with its configuration, its run, and the class names where either has them."""
 
     config: Config
     checkpoint: Checkpoint
@@ -40,7 +40,8 @@ def load_checkpoint(config: Config, path: Path) -> LoadedCheckpoint:
     """
     checkpoint = read_checkpoint(path)
     run = RunFolder.of_checkpoint(path)
-    return LoadedCheckpoint(checkpoint.fill_in(config), checkpoint, run, run.read_classes() if run else ())
+    classes = checkpoint.classes or (run.read_classes() if run else ())
+    return LoadedCheckpoint(checkpoint.fill_in(config), checkpoint, run, classes)
 
 
 def tracers(loaded: LoadedCheckpoint, specs: Sequence[str]) -> list[TokenTracer]:

@@ -55,7 +55,7 @@ def draw_sheet(request: Request, checkpoints: Sequence[tuple[Config, Path]]) -> 
     check_same_sight(loaded)
     pairs = [(each, tracer) for each in loaded for tracer in tracers(each, request.tokens)]
     first = loaded[0]
-    batch = load_images(request.images, first.config, first.run, first.classes, request.limit)
+    batch = load_images(request.images, first.config, first.classes, request.limit)
     columns = [
         look(tracer, batch.inputs, each.classes, each.name if len(loaded) > 1 else "", request.seed)
         for each, tracer in pairs
@@ -74,7 +74,7 @@ def draw_epochs(request: Request, run: RunFolder, config: Config) -> None:
     loaded = load_checkpoint(config, next(iter(kept.values())))
     output = _output(request.output, loaded, "epochs.png")
     (tracer,) = tracers(loaded, request.tokens)
-    batch = load_images(request.images, loaded.config, loaded.run, loaded.classes, request.limit)
+    batch = load_images(request.images, loaded.config, loaded.classes, request.limit)
     columns = []
     for path in kept.values():
         read_checkpoint(path).load_into(tracer.network)

@@ -13,7 +13,6 @@ from src.data.datasets import Dataset, files_of, open_dataset
 from src.data.loaders import evenly, read_images, val_images
 from src.data.verify import decode_error, drop_bad_images
 from src.errors import UserError
-from src.runs import RunFolder
 from src.runtime import device
 from src.visuals.tokens import pixels
 
@@ -37,24 +36,21 @@ class ImageBatch:
     truths: list[Optional[str]]
 
 
-def open_val_images(config: Config, run: Optional[RunFolder]) -> Dataset:
-    """Open the validation images that a run is evaluated on: of its classes, without images that are to be skipped.
+def open_val_images(config: Config, classes: Sequence[str]) -> Dataset:
+    """Open the validation images of the classes that were trained on, without images that are to be skipped.
 
     Raises:
         UserError: The data is missing, has no validation images, or is not what the run was trained on.
     """
     dataset = open_dataset(config.data, ("val",))
-    if run is not None:
-        run.check_classes(dataset.classes)
+    dataset.check_classes(classes, "the training")
     dataset = drop_bad_images(dataset, config.data.on_bad_image, device.cache_folder())
     if not dataset.splits["val"].num_images:
         raise UserError("there are no validation images")
     return dataset
 
 
-def load_images(
-    files: Sequence[Path], config: Config, run: Optional[RunFolder], classes: Sequence[str], limit: int
-) -> ImageBatch:
+def load_images(files: Sequence[Path], config: Config, classes: Sequence[str], limit: int) -> ImageBatch:
     """Load at most `limit` images, evenly chosen: of the files, or of the validation set where no file is named.
 
     Args:
@@ -63,7 +59,7 @@ def load_images(
     Raises:
         UserError: A file cannot be decoded, or the data is refused.
     """
-    batch, total = _of_files(files, config, classes, limit) if files else _of_validation(config, run, limit)
+    batch, total = _of_files(files, config, classes, limit) if files else _of_validation(config, classes, limit)
     count = len(batch.inputs)
     log.info("%d of %d images%s", count, total, "; --limit N shows more" if count < total else "")
     return batch
@@ -80,8 +76,8 @@ def _of_files(files: Sequence[Path], config: Config, classes: Sequence[str], lim
     return _batch(read_images(chosen, config), config, [file.name for file in chosen], truths), len(files)
 
 
-def _of_validation(config: Config, run: Optional[RunFolder], limit: int) -> tuple[ImageBatch, int]:
-    dataset = open_val_images(config, run)
+def _of_validation(config: Config, classes: Sequence[str], limit: int) -> tuple[ImageBatch, int]:
+    dataset = open_val_images(config, classes)
     dataset.check_fits(config.model.num_classes or len(dataset.classes))
     split = dataset.splits["val"]
     indices = evenly(split.num_images, limit)

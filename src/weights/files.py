@@ -1,14 +1,16 @@
 """The checkpoint's format; no other module knows it.
 
-A checkpoint is a MindSpore .ckpt with MindSpore's checksum, written whole or not at all. Its entries:
+A checkpoint is a MindSpore .ckpt with MindSpore's checksum, written whole or not at all. It is read without MindSpore,
+by readers that trust nothing in it. Its entries:
 
-best.ckpt, epoch-0010.ckpt   the network's weights by their names
+best.ckpt, epoch-0010.ckpt   the network's weights by their names, and `epoch`, after which they were written
 last.ckpt, previous.ckpt     all state of a training, each name after its group: `network.`, `optimizer.`, `ema.` (and
                              `ema_steps`), `scaler.`, and `reached.` for the progress, as float64
 both                         `config`: the resolved configuration, as the bytes of its YAML
+                             `classes`: the names of the outputs, as the bytes of lines
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,33 +20,60 @@ import numpy as np
 
 from src.config import Config, dump
 from src.errors import RunError, UserError, short_message
-from src.files import written_whole
+from src.files import set_mode, written_whole
+from src.runtime.environment import memory
+from src.weights import mindspore_file
+from src.weights.mindspore_file import DamagedError
 
 if TYPE_CHECKING:
     from mindspore import Parameter, Tensor
 
 Arrays = dict[str, np.ndarray]
 
-CONFIG = "config"
+CONFIG, CLASSES, EPOCH = "config", "classes", "epoch"
 NETWORK, OPTIMIZER, SCALER, PROGRESS = "network.", "optimizer.", "scaler.", "reached."
 AVERAGE, AVERAGE_STEPS = "ema.", "ema_steps"
+LONGEST = {CONFIG: 2**16, CLASSES: 2**24}  # bytes of a text
+SAFETENSORS_TYPES = ("F16", "F32", "F64", "I32", "I64", "U8")
 
 
 @dataclass(frozen=True)
 class SavedState:
-    """The state of a training: arrays by name, and its progress by field."""
+    """The state of a training: arrays by name, its progress by field, and the names of the classes."""
 
     arrays: Arrays
     progress: Arrays
+    classes: tuple[str, ...]
 
 
-def write_weights(path: Path, weights: Mapping[str, "Tensor"], config: Config) -> None:
+@dataclass(frozen=True)
+class SavedWeights:
+    """What a file holds to evaluate: averaged weights where there are any.
+
+    Attributes:
+        config: The resolved configuration as YAML; None if the file holds none.
+        classes: The names of the outputs; none if the file holds none.
+        epoch: After which the weights were written; None if the file does not say.
+    """
+
+    arrays: Arrays
+    config: Optional[str]
+    classes: tuple[str, ...]
+    epoch: Optional[int]
+
+
+def write_weights(
+    path: Path, weights: Mapping[str, "Tensor"], config: Config, classes: Sequence[str] = (), epoch: int = 0
+) -> None:
     """Write a network's weights by the names that they have outside an average.
 
     Raises:
         RunError: The file cannot be written; what was there is still whole.
     """
-    _write(path, {name.removeprefix(AVERAGE): value for name, value in weights.items()}, config)
+    from mindspore import Tensor
+
+    arrays = {name.removeprefix(AVERAGE): value for name, value in weights.items()}
+    _write(path, {**arrays, EPOCH: Tensor(np.array(epoch, np.int64))}, config, classes)
 
 
 def write_state(
@@ -53,6 +82,7 @@ def write_state(
     progress: Mapping[str, object],
     config: Config,
     previous: Path,
+    classes: Sequence[str] = (),
 ) -> None:
     """Write all state of a training; the file before becomes `previous`.
 
@@ -65,7 +95,7 @@ def write_state(
     for name, value in progress.items():
         if value != ():  # MindSpore saves no empty tensor
             arrays[PROGRESS + name] = Tensor(np.array(value, np.float64))
-    _write(path, arrays, config, previous)
+    _write(path, arrays, config, classes, previous)
 
 
 def read_state(path: Path) -> SavedState:
@@ -74,67 +104,117 @@ def read_state(path: Path) -> SavedState:
     Raises:
         UserError: The file is missing or damaged.
     """
-    arrays = {name: value for name, value in read_arrays(path).items() if name != CONFIG}
+    arrays = read_arrays(path)
+    classes = _lines(arrays)
+    arrays = {name: value for name, value in arrays.items() if name not in LONGEST}
     progress = {name.removeprefix(PROGRESS): arrays.pop(name) for name in list(arrays) if name.startswith(PROGRESS)}
-    return SavedState(arrays, progress)
+    return SavedState(arrays, progress, classes)
 
 
 def read_arrays(path: Union[str, Path]) -> Arrays:
-    """Read the names and arrays of a safetensors file or a MindSpore checkpoint.
+    """Read the names and arrays of a safetensors file or a MindSpore checkpoint; neither is trusted.
 
     Raises:
-        UserError: The file is missing or is neither.
+        UserError: The file is missing, cannot be read, or is neither.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist; name one with --ckpt FILE")
     if path.suffix not in (".ckpt", ".safetensors"):
         raise UserError(f"checkpoint {path} must end in .ckpt or .safetensors")
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    import mindspore as ms
-
+    size = path.stat().st_size
+    if size > memory() / 2:
+        raise UserError(f"checkpoint {path} has {size / 2**30:.1f} GB, too much for this machine; use another file")
     try:
-        with _quiet_mindspore():
-            loaded = ms.load_checkpoint(str(path), crc_check=True)
-        return {name: value.asnumpy() for name, value in loaded.items()}
-    except (ValueError, TypeError, RuntimeError, OSError) as error:
-        # not MindSpore's own words: it suspects permissions, or a prefix
-        raise UserError(f"checkpoint {path} is damaged, or no checkpoint; use another file") from error
-
-
-def split_weights(arrays: Arrays) -> tuple[Arrays, Optional[str]]:
-    """Return the weights to evaluate, averaged ones where there are any, and the configuration if there is one."""
-    config = arrays[CONFIG].tobytes().decode() if CONFIG in arrays else None
-    weights = {name: array for name, array in arrays.items() if name != CONFIG}
-    for prefix in (AVERAGE, NETWORK):
-        chosen = {name[len(prefix) :]: array for name, array in weights.items() if name.startswith(prefix)}
-        if chosen:
-            return chosen, config
-    return weights, config
-
-
-def _read_safetensors(path: Path) -> Arrays:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, ValueError, TypeError, RuntimeError, OSError) as error:
+        return _read_safetensors(path) if path.suffix == ".safetensors" else _read_mindspore(path)
+    except OSError as error:
+        raise UserError(f"checkpoint {path} cannot be read: {error.strerror or error}; use another file") from error
+    except DamagedError as error:
         reason = short_message(error)
         raise UserError(f"checkpoint {path} is damaged, or no checkpoint: {reason}; use another file") from error
 
 
-def _write(path: Path, arrays: Mapping[str, "Tensor"], config: Config, previous: Optional[Path] = None) -> None:
+def read_weights(path: Union[str, Path]) -> SavedWeights:
+    """Read what a checkpoint of either kind, or a stranger's file, holds to evaluate.
+
+    Raises:
+        UserError: The file is missing or is neither.
+    """
+    arrays = read_arrays(path)
+    config = arrays[CONFIG].tobytes().decode() if CONFIG in arrays else None
+    epoch = arrays.get(EPOCH)
+    number = int(epoch) if epoch is not None and epoch.shape == () and epoch.dtype == np.int64 else None
+    weights = {name: array for name, array in arrays.items() if name not in LONGEST and name != EPOCH}
+    for prefix in (AVERAGE, NETWORK):
+        chosen = {name[len(prefix) :]: array for name, array in weights.items() if name.startswith(prefix)}
+        if chosen:
+            weights = chosen
+            break
+    return SavedWeights(weights, config, _lines(arrays), number)
+
+
+def _read_mindspore(path: Path) -> Arrays:
+    arrays, has_checksum = mindspore_file.parse(path.read_bytes())
+    if not has_checksum and any(name.startswith((CONFIG, NETWORK, PROGRESS)) for name in arrays):
+        raise DamagedError("its checksum is missing")  # other writers' files may be without
+    for name, longest in LONGEST.items():
+        if name in arrays and not _is_text(arrays[name], longest):
+            raise DamagedError(f"its {name} is not text of at most {longest} bytes")
+    return arrays
+
+
+def _lines(arrays: Arrays) -> tuple[str, ...]:
+    return tuple(arrays[CLASSES].tobytes().decode().split("\n")) if CLASSES in arrays else ()
+
+
+def _is_text(array: np.ndarray, longest: int) -> bool:
+    if array.dtype != np.uint8 or array.ndim != 1 or array.size > longest:
+        return False
+    try:
+        return bool(array.tobytes().decode())
+    except UnicodeDecodeError:
+        return False
+
+
+def _read_safetensors(path: Path) -> Arrays:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            names = list(file.keys())
+            for name in names:
+                entry = file.get_slice(name)
+                mindspore_file.check_array(name, tuple(entry.get_shape()))
+                if entry.get_dtype() not in SAFETENSORS_TYPES:
+                    raise DamagedError(f"{name} is not of a type among {', '.join(SAFETENSORS_TYPES)}")
+            return {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, ValueError, TypeError, RuntimeError) as error:
+        raise DamagedError(short_message(error)) from error
+
+
+def _write(
+    path: Path,
+    arrays: Mapping[str, "Tensor"],
+    config: Config,
+    classes: Sequence[str],
+    previous: Optional[Path] = None,
+) -> None:
     import mindspore as ms
     from mindspore import Tensor
 
-    entries = {**arrays, CONFIG: Tensor(np.frombuffer(dump(config).encode(), np.uint8))}
+    texts = {CONFIG: dump(config), CLASSES: "\n".join(classes)}
+    encoded = {name: Tensor(np.frombuffer(text.encode(), np.uint8)) for name, text in texts.items() if text}
+    entries = {**arrays, **encoded}
     try:
         with written_whole(path, previous) as partial:
             named = [{"name": name, "data": data} for name, data in entries.items()]
-            ms.save_checkpoint(named, str(partial), crc_check=True)
-            partial.chmod(0o644)  # MindSpore's files are for their owner only
+            try:
+                with _quiet_mindspore():
+                    ms.save_checkpoint(named, str(partial), crc_check=True)
+            except PermissionError:  # where rights cannot be set, MindSpore ends so when it has written all
+                if not partial.exists():
+                    raise
+            set_mode(partial, 0o644)  # MindSpore's files are for their owner only
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or short_message(error)
         raise RunError(f"checkpoint {path} cannot be written: {reason}; what was saved before is whole") from error
@@ -142,7 +222,7 @@ def _write(path: Path, arrays: Mapping[str, "Tensor"], config: Config, previous:
 
 @contextmanager
 def _quiet_mindspore() -> Iterator[None]:
-    """Silence MindSpore's own lines about a damaged file, which is reported in one line of ours."""
+    """Silence MindSpore's own lines about what fails, which is reported in one line of ours, or does not matter."""
     from mindspore import log
 
     logger = log._get_logger()

@@ -13,15 +13,13 @@ _NORM = re.compile(r"(^|\.)(norm|norm1|norm2)\.(weight|bias)$")
 _NORM_NAMES = {"weight": "gamma", "bias": "beta"}
 
 
-def is_timm(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Return whether weights have timm's names."""
-    return "norm.weight" in arrays
-
-
 def from_timm(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Rename timm's weights to our names, and flatten the patch embedding's kernel."""
+    """Rename timm's weights to our names, and flatten the patch embedding's kernel; ours stay as they are.
+
+    MindCV's names are ours, with timm's kernel.
+    """
     renamed = {_NORM.sub(lambda m: f"{m[1]}{m[2]}.{_NORM_NAMES[m[3]]}", name): a for name, a in arrays.items()}
     kernel = renamed.get("patch_embed.proj.weight")
-    if kernel is not None:
+    if kernel is not None and kernel.ndim == 4:
         renamed["patch_embed.proj.weight"] = kernel.reshape(len(kernel), -1)
     return renamed

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from src.benchmarks import data, measure, peers
+from src.benchmarks.settings import benchmark_config, benchmark_settings
 from src.benchmarks.timing import Timing, interleave, share_of_ideal
 from src.errors import UserError
 from tests.helpers.commands import run_module
@@ -117,3 +118,20 @@ def test_mistakes_get_one_line(tmp_path):
     done = run_module("src.tools.benchmark", "--specs", "6(55)", cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert done.stderr.startswith("error: tokens spec '6(55)'")
+
+
+def test_a_configuration_decides_what_the_options_leave_open(tmp_path):
+    (tmp_path / "a.yaml").write_text(
+        "model: {name: skipvit_ti_16_224, image_size: 32, patch_size: 4}\ndata: {batch_size: 8, mixup: 0.8}\n"
+        "train: {amp_level: O2, ema_decay: 0.9}\nruntime: {device_target: Ascend}"
+    )
+    nothing = dict.fromkeys(("model", "image_size", "batch_size", "precision"))
+    config = benchmark_config(tmp_path / "a.yaml", benchmark_settings(nothing, True))
+    assert (config.model.name, config.model.image_size, config.data.batch_size) == ("skipvit_ti_16_224", 32, 8)
+    assert (config.train.amp_level, config.runtime.device_target) == ("O2", "Ascend")
+    assert (config.data.mixup, config.train.ema_decay) == (0, None)
+    given = {**nothing, "image_size": 64, "precision": "float32"}
+    config = benchmark_config(tmp_path / "a.yaml", benchmark_settings(given, True))
+    assert (config.model.image_size, config.data.batch_size, config.train.amp_level) == (64, 8, "O0")
+    config = benchmark_config(tmp_path / "a.yaml", benchmark_settings(nothing, False))
+    assert (config.model.image_size, config.data.batch_size, config.runtime.device_target) == (224, 16, "CPU")

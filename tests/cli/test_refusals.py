@@ -10,6 +10,7 @@ import pytest
 
 from src.runs.images import RunImages
 from tests.helpers.commands import ROOT, run_module, run_script
+from tests.helpers.hostile import BOMB
 
 QUICK = ["--config", str(ROOT / "configs/quickstart.yaml")]
 PLAN = ["--target-speedup", "1.25"]
@@ -25,6 +26,20 @@ CASES = [
     ("train", ["data.ratio=[0.1, 1e300]"], "data.ratio: input should be less than or equal to 100"),
     ("train", ["data.color_jitter=50"], "data.color_jitter: input should be less than or equal to 10, not 50"),
     ("train", ["model.mlp_ratio=0.001"], "model.mlp_ratio 0.001 leaves no channel"),
+    ("train", ["model.num_classes=1000000000"], "num_classes: input should be less than or equal to 1000000"),
+    ("train", ["model.embed_dim=16384", "model.depth=1000"], "more than this machine's memory; lower model.embed_dim"),
+    ("train", ["data.root=&a [*a]"], "anchors, aliases and tags (& * !) are not allowed"),
+    ("train", ["train.seed=!!bool x"], "anchors, aliases and tags (& * !) are not allowed"),
+    ("train", ["data.root=" + "[" * 300], "is not valid YAML: it is nested too deeply"),
+    ("train", ['data.root="a\\0b"'], "should be text of one line without control characters, not 'a\\x00b'"),
+    ("train", ['data.root="a\\ud800b"'], "data.root: input should be a valid string, unable to parse"),
+    ("train", ["data.root=" + "x" * 300], "xxx: File name too long; shorten the name"),
+    ("train", ["data.root=" + "x" * 5000], "data.root: string should have at most 4096 characters, not 'xxx"),
+    ("train", ["data.root=~nobody-at-all/x"], "data.root ~nobody-at-all/x: there is no such user; name the folder"),
+    ("train", ["--resume", "x" * 300], "give either --config FILE or --resume"),
+    ("train", ["run.dir=" + "x" * 300], "xxx/config.yaml: File name too long; shorten the name"),
+    ("eval", ["--ckpt", "x" * 300 + ".ckpt"], "xxx.ckpt: File name too long; shorten the name"),
+    ("eval", ["--ckpt", "\x1b[2J.ckpt"], "checkpoint \\x1b[2J.ckpt does not exist"),
     ("train", ["model.num_heads=5"], "model.embed_dim 64 is not a multiple of model.num_heads 5"),
     ("train", ["model.image_size=18"], "image_size 18x18 is not a multiple of the patch size 4"),
     ("train", ["model.num_classes=3"], "the data has 10 classes but the model has 3 outputs"),
@@ -86,6 +101,9 @@ WITHOUT_CONFIG = [
     ("train", ["--resume", "grown"], "the run grown was trained on 1436 train and 360 val images, and data.root has"),
     ("train", ["--resume", "renamed"], "has 1437 train and 360 val, of other names; put back those that it began"),
     ("train", ["--resume", "run", "--print"], "--print goes with --config FILE; a run folder has its whole"),
+    ("train", ["--resume", "x" * 300], "xxx/config.yaml: File name too long; shorten the name"),
+    ("train", ["--config", "bomb.yaml"], "bomb.yaml, line 2: is not valid YAML: anchors, aliases and tags"),
+    ("train", ["--config", "long.yaml"], "long.yaml: is longer than 262144 characters"),
     ("train", ["--config", "nowhere.yaml"], "config nowhere.yaml cannot be read: No such file or directory"),
     ("train", [*QUICK, "run.dir=run"], "run.dir run holds a run already; resume it with --resume run"),
     ("src.tools.plan", ["--target-speedup", "1"], "--target-speedup 1: name a number above 1"),
@@ -96,6 +114,7 @@ WITHOUT_CONFIG = [
     ("src.tools.table1", [], "--config is missing"),
     ("src.tools.report", [], "name the folder of a run"),
     ("src.tools.report", ["nowhere"], "run folder nowhere holds no config.yaml"),
+    ("src.tools.report", ["run", "--output", "x.pdf"], "--output x.pdf: a report is a page; name a file that ends"),
     ("src.tools.report", ["run", "model.tokens=none"], "a report may only be given other data.* and --device_target"),
 ]
 
@@ -109,6 +128,8 @@ def refused(tmp_path_factory):
     """What one process that refuses every case reports of each."""
     folder = tmp_path_factory.mktemp("refusals")
     (folder / "empty.ckpt").touch()
+    (folder / "bomb.yaml").write_text(f"train: {{}}\n{BOMB}")
+    (folder / "long.yaml").write_text("#" * 2**20)
     (folder / "run/checkpoints").mkdir(parents=True)
     (folder / "run/checkpoints/best.ckpt").touch()
     (folder / "run/config.yaml").write_text((ROOT / "configs/quickstart.yaml").read_text())
@@ -132,7 +153,7 @@ def refused(tmp_path_factory):
     done = run_module("tests.helpers.refusals", folder / "cases.json", cwd=folder)
     assert done.returncode == 0, done.stderr
     left = sorted(path.name for path in folder.iterdir())
-    assert left == sorted(["cases.json", "data", "empty.ckpt", "run", *begun]), (
+    assert left == sorted(["bomb.yaml", "cases.json", "data", "empty.ckpt", "long.yaml", "run", *begun]), (
         "the digits, and nothing that a refusal left"
     )
     return json.loads(done.stdout)

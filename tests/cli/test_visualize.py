@@ -19,7 +19,7 @@ from src.visuals import draw as drawing
 from src.visuals import tokens
 from src.visuals.sheet import FUSED, GROUP_GAP, MARGIN, NARROWEST, VERDICT, epoch_strip
 from src.visuals.tokens import enlarge
-from src.weights.files import CONFIG, read_arrays, split_weights
+from src.weights.files import CLASSES, CONFIG, EPOCH, read_arrays, read_weights
 from tests.data.test_loaders import write_cifar
 from tests.helpers.commands import ROOT, run_module
 from tests.helpers.configs import load
@@ -74,8 +74,8 @@ def test_weights_of_epochs_are_kept_and_a_resume_repeats_them(tmp_path, photos):
     resumed = run(config, tmp_path, "stopped", resume=True)
     check_same(resumed, whole)
     expected, reached, state = read_arrays(whole.epoch(2)), read_arrays(resumed.epoch(2)), read_arrays(whole.last)
-    averaged, _ = split_weights(state)
-    assert expected.keys() == reached.keys() == averaged.keys() | {CONFIG}
+    averaged = read_weights(whole.last).arrays
+    assert expected.keys() == reached.keys() == averaged.keys() | {CONFIG, CLASSES, EPOCH}
     for name in averaged:
         assert (expected[name] == reached[name]).all()
         assert (expected[name] == averaged[name]).all()

@@ -240,3 +240,10 @@ def test_random_overrides_are_accepted_or_refused(tmp_path_factory, text):
         assert isinstance(load(path, [text]), Config)
     except UserError as refused:
         assert len(str(refused).splitlines()) >= 1
+
+
+def test_what_decides_and_was_not_set_can_be_said(tmp_path):
+    (tmp_path / "a.yaml").write_text("train: {epochs: 3}\ndata: {root: photos}")
+    left = configuration.resolve(tmp_path / "a.yaml", {"model.tokens": "none"}).left_open()
+    assert left == ["model.name=skipvit_s_16_224", "model.image_size=224", "data.batch_size=128", "optimizer.lr=0.0005"]
+    assert configuration.resolve(ROOT / "configs/quickstart.yaml").left_open() == []

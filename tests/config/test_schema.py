@@ -20,7 +20,8 @@ def test_roles_are_what_their_readers_relied_on():
     sections = {name: {key for key in fields_by_key() if key.startswith(f"{name}.")} for name in
                 ("model", "data", "train", "optimizer", "run", "runtime")}  # fmt: skip
     told = {"train.report", "train.tensorboard"}
-    resumable = {"train.epochs", *told, "data.root", "data.workers", "data.on_bad_image", *sections["runtime"]}
+    saved = {"run.save_every_steps", "run.save_every_epochs"}
+    resumable = {"train.epochs", *told, *saved, "data.root", "data.workers", "data.on_bad_image", *sections["runtime"]}
     assert set(keys_with(Role.RESUMABLE)) == resumable
     assert set(keys_with(Role.RECORD)) == sections["run"] | told
     assert set(keys_with(Role.MACHINE)) == sections["runtime"]

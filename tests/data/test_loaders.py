@@ -141,7 +141,7 @@ def test_missing_and_empty_folders_are_refused(tmp_path, photos):
 def test_splits_of_different_classes_are_refused(tmp_path, photos):
     shutil.copytree(photos, tmp_path / "copy")
     shutil.move(tmp_path / "copy/val/cat", tmp_path / "copy/val/dog")
-    with pytest.raises(UserError, match="different classes: cat, dog only in one"):
+    with pytest.raises(UserError, match="different classes: only in train: cat; only in val: dog"):
         datasets.open_dataset(make(tmp_path, f"data.root={tmp_path}/copy").data)
 
 

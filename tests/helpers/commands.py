@@ -9,7 +9,8 @@ from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
-from src.errors import RunError, UserError
+from src import cli
+from src.errors import UserError, one_line
 from src.runtime import device
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,8 +44,11 @@ def run_here(name, *arguments, cwd):
         os.chdir(cwd)
         try:
             import_module(name).main([str(argument) for argument in arguments])
-        except (UserError, RunError) as error:
-            code, said = (2 if isinstance(error, UserError) else 1), f"error: {' '.join(str(error).split())}\n"
+        except Exception as error:
+            known = cli.as_known(error)
+            if known is None:
+                raise
+            code, said = (2 if isinstance(known, UserError) else 1), f"error: {one_line(str(known))}\n"
         finally:
             os.chdir(before)
             device.set_up("CPU", fused_kernels="off")  # as tests/conftest.py

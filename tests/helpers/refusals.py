@@ -13,7 +13,8 @@ from importlib import import_module
 from pathlib import Path
 from unittest.mock import patch
 
-from src.errors import Interrupted, RunError, UserError
+from src import cli
+from src.errors import one_line
 
 
 def main(file: str) -> None:
@@ -21,11 +22,14 @@ def main(file: str) -> None:
     for case in json.loads(Path(file).read_text()):
         os.chdir(case["folder"])
         output, kind, message = io.StringIO(), "none", ""
-        with contextlib.redirect_stdout(output), patch.dict(os.environ, case["environment"]):
+        with contextlib.redirect_stdout(output), patch.dict(os.environ, case.get("environment", {})):
             try:
                 import_module(case["module"]).main(case["arguments"])
-            except (UserError, RunError, Interrupted) as error:
-                kind, message = type(error).__name__, " ".join(str(error).split())
+            except Exception as error:
+                known = cli.as_known(error)
+                if known is None:
+                    raise
+                kind, message = type(known).__name__, one_line(str(known))
         heavy = sorted({"mindspore", "mindcv"} & set(sys.modules))
         results.append([kind, message, output.getvalue(), heavy])
     print(json.dumps(results))

@@ -39,7 +39,7 @@ def draw(run: Run) -> TokenPicture:
     if not run.folder.best.is_file():
         return TokenPicture(run.name, "There is no best checkpoint yet.")
     try:
-        dataset = open_val_images(run.here, run.folder)
+        dataset = open_val_images(run.here, run.classes)
         images, labels = val_sample(dataset, run.here, IMAGES)
         network = from_config(run.config.model)
         read_checkpoint(run.folder.best).load_into(network)
