@@ -1,6 +1,5 @@
 """Two ranks under msrun stop together, wait for each other, and train across launches as within one."""
 
-import os
 import signal
 import time
 
@@ -16,12 +15,9 @@ from tests.torture_ranks import SECONDS_TO_END, end_of, how_it_ended, log_of, st
 def two(tmp_path_factory):
     """A folder with a run of two ranks that was left alone: `whole`."""
     folder = tmp_path_factory.mktemp("ranks")
-    before = os.getcwd()
-    os.chdir(folder)
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
         assert end_of(start(folder / "whole")) == 0, log_of(folder / "whole", 0)
-    finally:
-        os.chdir(before)
     return folder
 
 
