@@ -25,7 +25,7 @@ from tests.torture import check
 SMALL = [
     "train.epochs=3", "train.warmup_dense_epochs=1", "train.ema_decay=0.99", "run.save_every_steps=5",
     "data.batch_size=32", "data.mixup=0.8", "model.depth=2", "model.tokens=1(50%)+2", "train.report=false",
-    "runtime.fused_kernels=off",
+    "runtime.fused_kernels=off", "train.loss_scale_type=dynamic", "train.loss_scale=1024.0",
 ]  # fmt: skip
 RANKS = 2
 KILLED = ("one rank", "all", "msrun")
