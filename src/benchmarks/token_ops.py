@@ -25,7 +25,7 @@ class TokenOps(nn.Cell):
         for i in range(self.depth):
             x, skipped = self.router.rejoin(i, x, skipped)
             present = scores[:, : x.shape[1]]
-            x, skipped, _ = self.router.drop(i, x, present, skipped, (present,) * self.drops)
+            x, skipped, _ = self.router.drop(i, x, present, present, skipped, (present,) * self.drops)
         return x
 
 

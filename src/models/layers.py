@@ -11,7 +11,7 @@ from mindspore import dtype as mstype
 from mindspore.common.initializer import TruncatedNormal
 
 from src.models.ops import gelu, layer_norm, multiply
-from src.models.tokens import cls_scores
+from src.models.tokens import cls_scores, received_scores
 
 
 def dense(in_channels: int, out_channels: int) -> nn.Dense:
@@ -42,10 +42,11 @@ class PatchEmbed(nn.Cell):
 
 
 class Attention(nn.Cell):
-    """Multi-head self-attention: [B, T, C] → ([B, T, C], [CLS] scores [B, T]), always both.
+    """Multi-head self-attention: [B, T, C] → ([B, T, C], [CLS] scores [B, T], attention received [B, T]), always all.
 
-    Scores are float32. For Ascend the softmax of all rows stays in the type of its input, in which the kernel reads
-    and writes (it computes in float32 inside), and only the [CLS] token's row is made float32, in blocks that use it.
+    Scores are float32; a graph computes those that it uses. For Ascend the softmax of all rows stays in the type of its
+    input, in which the kernel reads and writes (it computes in float32 inside), and only the [CLS] token's row is made
+    float32, in blocks that use it.
     """
 
     def __init__(self, dim: int, num_heads: int, drop_rate: float, target: str) -> None:
@@ -60,7 +61,7 @@ class Attention(nn.Cell):
         self.weighted_keys = ops.BatchMatMul(transpose_b=True)
         self.weighted_values = ops.BatchMatMul()
 
-    def construct(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def construct(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         _, tokens, dim = x.shape
         qkv = ops.reshape(self.qkv(x), (-1, tokens, 3, self.num_heads, self.head_dim))
         q, k, v = ops.unstack(ops.transpose(qkv, (2, 0, 3, 1, 4)))  # each [B, N, T, D]
@@ -73,7 +74,7 @@ class Attention(nn.Cell):
             scores = cls_scores(attention)
         out = self.weighted_values(ops.cast(attention, v.dtype), v)
         out = ops.reshape(ops.transpose(out, (0, 2, 1, 3)), (-1, tokens, dim))
-        return self.drop(self.proj(out)), scores
+        return self.drop(self.proj(out)), scores, received_scores(attention)
 
 
 class Mlp(nn.Cell):
@@ -111,10 +112,10 @@ class Block(nn.Cell):
         self.drop_path_rate = drop_path_rate
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
 
-    def attn_half(self, x: Tensor, scale: Optional[Tensor] = None) -> tuple[Tensor, Tensor]:
-        """Return x + attention [B, T, C], and the [CLS] scores [B, T]."""
-        out, scores = self.attn(self.norm1(x))
-        return x + self.scale_path(out, scale), scores
+    def attn_half(self, x: Tensor, scale: Optional[Tensor] = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return x + attention [B, T, C], the [CLS] scores [B, T], and the attention that tokens receive [B, T]."""
+        out, scores, received = self.attn(self.norm1(x))
+        return x + self.scale_path(out, scale), scores, received
 
     def mlp_half(self, x: Tensor, scale: Optional[Tensor] = None) -> Tensor:
         """Return x + MLP, [B, T, C]."""
@@ -127,5 +128,5 @@ class Block(nn.Cell):
         return out * ops.cast(ops.reshape(scale, (-1, 1, 1)), out.dtype)
 
     def construct(self, x: Tensor) -> Tensor:
-        x, _ = self.attn_half(x)
+        x, _, _ = self.attn_half(x)
         return self.mlp_half(x)

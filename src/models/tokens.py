@@ -24,6 +24,17 @@ def cls_scores(attention: Tensor) -> Tensor:
     return ops.reduce_mean(attention[:, :, 0, :], 1)
 
 
+def received_scores(attention: Tensor) -> Tensor:
+    """Average the attention that each token receives over heads and queries: [B, H, T, T] → float32 [B, T]."""
+    return ops.reduce_mean(ops.cast(attention, mstype.float32), (1, 2))
+
+
+def squared_norms(tokens: Tensor) -> Tensor:
+    """Return the squared L2 norm of each token, which ranks as the norm does: [B, T, C] → float32 [B, T]."""
+    tokens = ops.cast(tokens, mstype.float32)
+    return ops.reduce_sum(tokens * tokens, 2)
+
+
 def rank(scores: Tensor, keep: int) -> tuple[Tensor, Tensor]:
     """Return the permutation that brings the `keep` best patch tokens to the front, and its inverse.
 

@@ -87,8 +87,8 @@ class SkipViT(nn.Cell):
         all_ids: tuple = ()
         for i in range(self.depth):
             x, skipped = self.router.rejoin(i, x, skipped)
-            x, scores = self.blocks[i].attn_half(x, self.path_scale(drop_path_scale, i, 0))
-            x, skipped, ids_shuffle = self.router.drop(i, x, scores, skipped, random_scores)
+            x, scores, received = self.blocks[i].attn_half(x, self.path_scale(drop_path_scale, i, 0))
+            x, skipped, ids_shuffle = self.router.drop(i, x, scores, received, skipped, random_scores)
             x = self.blocks[i].mlp_half(x, self.path_scale(drop_path_scale, i, 1))
             all_scores += (scores,)
             all_ids += ids_shuffle
@@ -127,7 +127,7 @@ class SkipViT(nn.Cell):
             rates = np.repeat(self.drop_path_rates, 2)
             drawn = (generator.random((images, len(rates))) >= rates) / (1 - rates)
             scale = Tensor(drawn.reshape(images, self.depth, 2).astype(np.float32))
-        if self.router.ranks_at_random:
+        if self.plan.schedule.ranking == "random":
             lengths = [tokens for tokens, keep in zip(self.plan.tokens_in, self.plan.kept) if keep]
             parts = np.split(generator.random((images, sum(lengths))), np.cumsum(lengths)[:-1], axis=1)
             scores = tuple(Tensor(part.astype(np.float32)) for part in parts)

@@ -2,8 +2,8 @@
 
 ``none`` · ``6(55%)+11`` · ``4,7(30%,30%)+10`` · ``6(45%)+fused`` · ``6(55%)`` · ``6(55%,random)+11``
 
-Blocks are numbered from 1, as in Table 1 of SkipViT (arXiv 2401.15293). `src.schedules.plan` resolves a schedule to
-static integers.
+Blocks are numbered from 1, as in Table 1 of SkipViT (arXiv 2401.15293). `src.schedules.rankings` lists the words that
+may follow the ratios; `src.schedules.plan` resolves a schedule to static integers.
 """
 
 import re
@@ -12,9 +12,9 @@ from fractions import Fraction
 from typing import Optional
 
 from src.errors import UserError
+from src.schedules.rankings import RANKINGS
 
 EXAMPLES = "none, 6(55%)+11, 4,7(30%,30%)+10, 6(45%)+fused, 6(55%), 6(55%,random)+11"
-RANKINGS = ("cls", "random")  # the first is what no word means, and is not printed
 
 _SPEC = re.compile(
     r"(?P<blocks>[0-9]{1,4}(?:,[0-9]{1,4})*)"
@@ -40,8 +40,7 @@ class Schedule:
     """Where tokens leave, and how they come back: rejoined before block `rejoin`, fused to one token, or never.
 
     Attributes:
-        ranking: What decides which tokens leave: `cls`, the [CLS] token's attention, or `random`, a control for
-            experiments.
+        ranking: What decides which tokens leave: a word of `src.schedules.rankings`.
     """
 
     stages: tuple[Stage, ...] = ()

@@ -8,6 +8,7 @@ from src.config import IMAGENET_CLASSES, ImageSize, ModelConfig, sides
 from src.config.variants import sizes_of
 from src.errors import UserError
 from src.schedules.notation import Schedule, refusal
+from src.schedules.rankings import FIXED, fixed_positions
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,8 @@ class Plan:
 
     Attributes:
         kept: Patch tokens kept by the drop in this block; 0 where nothing is dropped.
+        fixed: Which of the patch tokens present the drop in this block keeps, as ascending positions, if that does not
+            depend on the image; else none.
         rejoins: Whether the skipped tokens return before this block.
         tokens_in: Tokens that enter the block's attention, [CLS] included.
         tokens_out: Tokens that enter the block's MLP and leave the block, [CLS] and fused token included.
@@ -112,6 +115,7 @@ class Plan:
 
     schedule: Schedule
     kept: tuple[int, ...]
+    fixed: tuple[tuple[int, ...], ...]
     rejoins: tuple[bool, ...]
     tokens_in: tuple[int, ...]
     tokens_out: tuple[int, ...]
@@ -126,11 +130,14 @@ def resolve(schedule: Schedule, geometry: Geometry) -> Plan:
     `align_tokens` asks for; a drop that would drop nothing does nothing.
 
     Raises:
-        UserError: A block lies outside the model, or fewer than one token would be kept.
+        UserError: A block lies outside the model, fewer than one token would be kept, or a token to be ranked by its
+            place has none.
     """
     last = max([stage.block for stage in schedule.stages] + [schedule.rejoin or 0])
     if last > geometry.depth:
         raise refusal(str(schedule), f"block {last} is out of range: the model has blocks 1 to {geometry.depth}")
+    if schedule.ranking == "centre" and schedule.fused and len(schedule.stages) > 1:
+        raise refusal(str(schedule), "a fused token has no place to rank it by; drop once, or choose another ranking")
     ratios = {stage.block: stage.ratio for stage in schedule.stages}
     patches = geometry.num_patches
     kept, rejoins, tokens_in, tokens_out = [], [], [], []
@@ -146,10 +153,26 @@ def resolve(schedule: Schedule, geometry: Geometry) -> Plan:
         if kept[-1]:
             patches = keep + schedule.fused
         tokens_out.append(1 + patches)
+    fixed = _fix(schedule.ranking, geometry, kept, rejoins, schedule.fused)
     macs = _count_macs(geometry, tokens_in, tokens_out)
     dense = [1 + geometry.num_patches] * geometry.depth
     gain = _count_macs(geometry, dense, dense) / macs - 1
-    return Plan(schedule, tuple(kept), tuple(rejoins), tuple(tokens_in), tuple(tokens_out), macs, gain)
+    return Plan(schedule, tuple(kept), fixed, tuple(rejoins), tuple(tokens_in), tuple(tokens_out), macs, gain)
+
+
+def _fix(
+    ranking: str, geometry: Geometry, kept: Sequence[int], rejoins: Sequence[bool], fused: bool
+) -> tuple[tuple[int, ...], ...]:
+    """Return which tokens each block's drop keeps under a fixed ranking."""
+    rows, columns = geometry.grid
+    places, fixed = list(range(geometry.num_patches)), []
+    for keep, returns in zip(kept, rejoins):
+        places = list(range(geometry.num_patches)) if returns else places
+        stay = fixed_positions(ranking, places, keep, columns, rows) if keep and ranking in FIXED else ()
+        if stay:
+            places = [places[i] for i in stay] + [geometry.num_patches] * fused
+        fixed.append(stay)
+    return tuple(fixed)
 
 
 def _align(keep: int, others: int, multiple: int) -> int:

@@ -30,8 +30,12 @@ def test_the_table_of_operators_agrees_with_its_sources():
         assert set(operator.kernel.split(", ")) - {""} <= set(lists["aicore_910"]), name
 
 
+RANKED = [f"6(55%,{ranking})+11" for ranking in ("lowest", "norm", "received", "stride")]
+
+
 @pytest.mark.parametrize(
-    "spec", [*(pytest.param(spec, marks=pytest.mark.slow) for spec in ("none", "6(45%)+fused")), "4,7(30%,30%)+10"]
+    "spec",
+    [*(pytest.param(spec, marks=pytest.mark.slow) for spec in ("none", "6(45%)+fused", *RANKED)), "4,7(30%,30%)+10"],
 )
 def test_every_operator_of_the_forward_graph_has_a_route(spec):
     net = from_config(ModelConfig(num_classes=1000, tokens=spec), target="ascend").set_train(False)

@@ -77,6 +77,7 @@ CASES = [
     ("src.tools.benchmark", ["--data", "x.yaml", "--peer", "timm", "--peer", "mindcv"], "--peer mindcv is a model"),
     ("src.tools.benchmark", ["--png", "no/x.png"], "no/x.png cannot be written: the folder no does not exist"),
     ("src.tools.ascend_check", ["--markdown", "run"], "run cannot be written: it is a folder; name another file"),
+    ("train", ["model.tokens=4,7(30%,30%,centre)+fused"], "a fused token has no place to rank it by; drop once"),
     ("train", ["model.tokens=6(55%,attention)+11"], "ranking 'attention' is unknown; choose one of cls, random"),
     ("src.tools.ascend_check", ["--specs", "6(55"], "tokens spec '6(55'"),
     ("src.tools.table1", ["--specs", "none", "6(55%)+13"], "block 13 is out of range"),

@@ -27,7 +27,7 @@ def random_weights(seed, dim=24, depth=12, patch_dim=48, patches=16, classes=5, 
 def forward(weights, images, spec, heads=4, patch=4, act="erf"):
     """Logits [B, classes], and {block of the drop: original places kept, ascending [B, keep]}."""
     depth = 1 + max(int(m[1]) for m in map(re.compile(r"blocks\.(\d+)\.").match, weights) if m)
-    drops, rejoin, fused = read_spec(spec)
+    drops, rejoin, fused, ranking = read_spec(spec)
     logits, kept = [], {block: [] for block in drops}
     for image in images.astype(np.float64):
         tokens = embed(weights, image, patch)  # a list of (place, vector); -1 is [CLS]
@@ -38,13 +38,19 @@ def forward(weights, images, spec, heads=4, patch=4, act="erf"):
                 everything = {**dict(tokens), **waiting}
                 tokens, waiting = sorted(everything.items()), {}
             matrix = np.stack([vector for _, vector in tokens])
-            attended, scores = attention(block, norm(matrix, block["norm1.weight"], block["norm1.bias"]), heads)
+            attended, weights_of_heads = attention(
+                block, norm(matrix, block["norm1.weight"], block["norm1.bias"]), heads
+            )
+            scores = weights_of_heads.mean(0)[0]
             matrix = matrix + attended
             tokens = [(place, row) for (place, _), row in zip(tokens, matrix)]
             if i + 1 in drops:
                 present = len(tokens) - 1
                 keep = -((-present * (100 - drops[i + 1])) // 100)
-                best = sorted(range(1, present + 1), key=lambda j: (-scores[j], j))
+                worth = worth_of(
+                    ranking, matrix, weights_of_heads, [place for place, _ in tokens], keep, images.shape[2:], patch
+                )
+                best = sorted(range(1, present + 1), key=lambda j: (-worth[j], j))
                 stay, leave = sorted(best[:keep]), sorted(best[keep:])
                 kept[i + 1].append(sorted(tokens[j][0] for j in stay))
                 if fused and leave:
@@ -64,13 +70,31 @@ def forward(weights, images, spec, heads=4, patch=4, act="erf"):
     return np.stack(logits), {block: np.array(rows) for block, rows in kept.items()}
 
 
+def worth_of(ranking, matrix, heads, places, keep, size, patch):
+    """What the tokens are ranked by, [CLS] first; the highest stay. `heads` is attention [heads, from, to]."""
+    rows, columns = (side // patch for side in size)
+    if ranking == "cls":
+        return heads.mean(0)[0]
+    if ranking == "lowest":
+        return -heads.mean(0)[0]
+    if ranking == "norm":
+        return np.sqrt((matrix**2).sum(1))
+    if ranking == "received":
+        return heads.mean((0, 1))
+    if ranking == "centre":
+        middle = (rows - 1) / 2, (columns - 1) / 2
+        return [-math.dist((place // columns, place % columns), middle) for place in places]
+    chosen = {math.floor(i * (len(places) - 1) / keep) for i in range(keep)}
+    return [float(i - 1 in chosen) for i in range(len(places))]
+
+
 def read_spec(spec):
-    """{block: whole percent dropped}, rejoin block or None, fused."""
+    """{block: whole percent dropped}, rejoin block or None, fused, ranking."""
     if spec == "none":
-        return {}, None, False
-    blocks, ratios, end = re.fullmatch(r"([\d,]+)\(([\d,%]+)\)\+?(\w*)", spec).groups()
+        return {}, None, False, "cls"
+    blocks, ratios, ranking, end = re.fullmatch(r"([\d,]+)\(([\d,%]+?)(?:,([a-z]+))?\)\+?(\w*)", spec).groups()
     drops = dict(zip(map(int, blocks.split(",")), (int(r.rstrip("%")) for r in ratios.split(","))))
-    return drops, int(end) if end.isdigit() else None, end == "fused"
+    return drops, int(end) if end.isdigit() else None, end == "fused", ranking or "cls"
 
 
 def embed(weights, image, patch):
@@ -97,13 +121,13 @@ def gelu(x, act):
 
 
 def attention(block, x, heads):
-    tokens, dim = x.shape
+    dim = x.shape[1]
     q, k, v = np.split(x @ block["attn.qkv.weight"].T + block["attn.qkv.bias"], 3, axis=1)
-    out, scores = np.zeros_like(x), np.zeros(tokens)
+    out, all_weights = np.zeros_like(x), []
     for head in np.split(np.arange(dim), heads):
         logits = q[:, head] @ k[:, head].T / math.sqrt(len(head))
         weights = np.exp(logits - logits.max(1, keepdims=True))
         weights /= weights.sum(1, keepdims=True)
         out[:, head] = weights @ v[:, head]
-        scores += weights[0] / heads
-    return out @ block["attn.proj.weight"].T + block["attn.proj.bias"], scores
+        all_weights.append(weights)
+    return out @ block["attn.proj.weight"].T + block["attn.proj.bias"], np.stack(all_weights)

@@ -50,7 +50,36 @@ def test_logits_and_kept_places(mode, case, spec, act):
         assert (places == kept[block]).all()
 
 
-@pytest.mark.parametrize("spec", [pytest.param(SPECS[2], marks=pytest.mark.slow), SPECS[4]])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("ranking", "spec"),
+    [
+        *((ranking, "4,7(30%,30%,{})+10") for ranking in ("lowest", "norm", "received", "stride", "centre")),
+        ("stride", "6(45%,{})+fused"),  # fused by attention all the same
+    ],
+)
+def test_every_ranking(case, ranking, spec):
+    """Another ranking keeps other tokens, those of the reference."""
+    weights, path, images = case
+    logits, kept = reference.forward(weights, images, spec.format(ranking))
+    _, by_attention = reference.forward(weights, images, spec.format("cls"))
+    net = network(path, spec.format(ranking))
+    assert np.abs(net(Tensor(images)).asnumpy() - logits).max() < 2e-4
+    traced = trace_tokens(net, Tensor(images))
+    assert traced.keys() == kept.keys()
+    assert all((places == kept[block]).all() for block, places in traced.items())
+    assert not all((places == by_attention[block]).all() for block, places in traced.items())
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param(SPECS[2], marks=pytest.mark.slow),
+        SPECS[4],
+        pytest.param("4,7(30%,30%,norm)+10", marks=pytest.mark.slow),
+        pytest.param("4,7(30%,30%,stride)+10", marks=pytest.mark.slow),
+    ],
+)
 def test_gradients_along_random_directions(case, spec):
     """Each parameter's gradient, against a central difference of the float64 reference."""
     weights, path, images = case

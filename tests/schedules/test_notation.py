@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from src.config import ModelConfig
 from src.errors import UserError
 from src.schedules import Geometry, Schedule, parse, resolve
+from src.schedules.rankings import RANKINGS
 
 VIT_S = Geometry.from_config(ModelConfig(num_classes=1000))
 
@@ -61,7 +62,15 @@ def test_round_trip(spec):
 
 
 @pytest.mark.parametrize(
-    "spec", [*TABLE1, "4,7,10(30%,30%,30%)+fused", "6(55%)", "6(12.5%)+9", "6(55%,random)+11", "4,7(30%,30%,random)+10"]
+    "spec",
+    [
+        *TABLE1,
+        "4,7,10(30%,30%,30%)+fused",
+        "6(55%)",
+        "6(12.5%)+9",
+        "4,7(30%,30%,random)+10",
+        *(f"6(55%,{ranking})+11" for ranking in RANKINGS[1:]),
+    ],
 )
 def test_canonical_specs_print_as_written(spec):
     assert str(parse(spec)) == spec
@@ -149,3 +158,15 @@ def test_alignment_keeps_more_but_not_much(percent, align, fused):
     plain = resolve(parse(spec), VIT_S).tokens_out[5]
     aligned = resolve(parse(spec), replace(VIT_S, align_tokens=align)).tokens_out[5]
     assert aligned == 197 or (aligned % align == 0 and plain <= aligned < plain + align)
+
+
+def test_fixed_rankings_are_positions_of_the_plan():
+    """On a grid of 3 rows and 4 columns: of the tokens present, stride counts, and centre looks where they are."""
+    geometry = Geometry((3, 4), patch_size=4, embed_dim=8, depth=6, num_heads=2, mlp_dim=32, num_classes=10)
+    stride = resolve(parse("1,3(50%,50%,stride)+5"), geometry)
+    assert stride.fixed == ((0, 2, 4, 6, 8, 10), (), (0, 2, 4), (), (), ())
+    centre = resolve(parse("1,3(50%,50%,centre)+5"), geometry)
+    assert centre.fixed[0] == (1, 2, 5, 6, 9, 10)  # rows of 4: the two in the middle, above and below
+    assert centre.fixed[2] == (0, 2, 3)  # of those the two in the middle, and of four as near the first
+    assert resolve(parse("1,3(50%,50%)+5"), geometry).fixed == ((),) * 6
+    assert stride.macs == centre.macs == resolve(parse("1,3(50%,50%)+5"), geometry).macs
