@@ -25,12 +25,13 @@ from tests.torture import check
 SMALL = [
     "train.epochs=3", "train.warmup_dense_epochs=1", "train.ema_decay=0.99", "run.save_every_steps=5",
     "data.batch_size=32", "data.mixup=0.8", "model.depth=2", "model.tokens=1(50%)+2", "train.report=false",
-    "runtime.fused_kernels=off",
+    "runtime.fused_kernels=off", "train.loss_scale_type=dynamic", "train.loss_scale=1024.0",
 ]  # fmt: skip
 RANKS = 2
 KILLED = ("one rank", "all", "msrun")
 SIGNALLED = ("one rank", "both ranks", "msrun's group")
 SECONDS_TO_END = 60
+SOONER = {"MS_NODE_TIMEOUT": "15"}  # s after which msrun's scheduler ends without a rank that was killed; by default 30
 
 
 def torture(kills: int, signals: int, chance: random.Random) -> str:
@@ -139,14 +140,14 @@ def log_of(run: Path, rank: int) -> str:
     return path.read_text(errors="replace") if path.exists() else ""
 
 
-def start(run: Path, resume: bool = False) -> subprocess.Popen:
-    """Start a training of two ranks, with msrun in a process group of its own."""
+def start(run: Path, resume: bool = False, script: str = "train.py", **options: object) -> subprocess.Popen:
+    """Start a training of two ranks, with msrun in a process group of its own; `options` are those of `msrun`."""
     config = ["--resume", str(run)] if resume else ["--config", str(ROOT / "configs/quickstart.yaml"), *SMALL]
-    options = [str(ROOT / "train.py"), "--distribute", *config, *([] if resume else [f"run.dir={run}"])]
+    arguments = [str(ROOT / script), "--distribute", *config, *([] if resume else [f"run.dir={run}"])]
     logs = f"{run}.resumed" if resume else f"{run}.logs"
     with Path(f"{run}.log").open("a", encoding="utf-8") as log:
-        command = msrun(RANKS, logs, *options)
-        return subprocess.Popen(command, stdout=log, stderr=log, env=environment(), start_new_session=True)
+        how = {"env": {**environment(), **SOONER}, "start_new_session": True}
+        return subprocess.Popen(msrun(RANKS, logs, *arguments, **options), stdout=log, stderr=log, **how)
 
 
 def end_of(job: subprocess.Popen) -> int:

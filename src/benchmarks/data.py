@@ -60,12 +60,16 @@ def measure_data(config: Config, rounds: int, rate: int, peers: Sequence[str]) -
         log.info("timing %d images, %d rounds", images, rounds)
         timings = interleave(contestants, rounds, 1, base=in_words(1))
     rows = [_row(name, timings, images, cpu[name]) for name in runs]
+    most = rows[len(counts) - 1]
     facts = environment(config)
     conditions = {
         **{key: facts[key] for key in FACTS}, "batch_size": config.data.batch_size,
         "image_size": str(config.model.image_size), "images": images, "rounds": rounds, **versions,
     }  # fmt: skip
-    return {"environment": conditions, "rows": rows, "rate": rate, "cores": rate * rows[0]["cpu_ms"] / 1000}
+    return {
+        "environment": conditions, "rows": rows, "data": {"img_s": most["img_s"], "workers": counts[-1]}, "rate": rate,
+        "cores": rate * rows[0]["cpu_ms"] / 1000,
+    }  # fmt: skip
 
 
 def table(report: Report) -> str:

@@ -22,6 +22,7 @@ from typing import Any, Union
 import numpy as np
 
 from src.benchmarks.timm_pipeline import PipelineSettings, timm_pipeline
+from src.errors import RunError
 
 NEEDS = {
     "transformers": ("torch", "transformers", "onnx", "onnxscript", "onnxruntime"), "mindcv": (),
@@ -54,6 +55,7 @@ class Peer:
     """A process that runs contestants when it is told to."""
 
     def __init__(self, kind: str, settings: Union[PeerSizes, PipelineSettings]) -> None:
+        self.kind = kind
         # our settings for MindSpore's CPU kernels are not part of how others run
         environment = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "MS_COMPILER_CACHE_PATH")}
         command = [sys.executable, "-m", "src.benchmarks.peers", kind, json.dumps(asdict(settings))]
@@ -82,7 +84,7 @@ class Peer:
     def _answer(self) -> Any:
         line = self.output.readline()
         if not line:
-            raise RuntimeError(f"the process of a peer ended with exit code {self.process.wait()}")
+            raise RunError(f"--peer {self.kind}: it ended with exit code {self.process.wait()}, as it says above")
         return json.loads(line)
 
 

@@ -10,6 +10,7 @@ from typing import Optional
 
 from src.config import Config, format_override, load, with_classes
 from src.config.files import Overrides
+from src.data.datasets import open_dataset
 from src.errors import UserError
 from src.experiments import speeds, table
 from src.experiments.jobs import Job, run_jobs
@@ -17,6 +18,8 @@ from src.experiments.results import DENSE, Variant, summarise, write_results
 from src.files import make_folder, write_text
 from src.runs import RUNS, RunFolder
 from src.schedules import Geometry, parse, resolve
+
+SET_BY_JOBS = {"train.seed": "--seeds N gives 0 to N-1", "run.dir": "--output FOLDER holds them all"}
 
 log = logging.getLogger("skipvit")
 
@@ -56,6 +59,10 @@ class Experiment:
             UserError: A variant is refused, or the folder holds another experiment.
         """
         output = output or RUNS / f"table1-{Path(file).stem}"
+        settings = [overrides, *(variant.settings for group in groups.values() for variant in group)]
+        for key, how in SET_BY_JOBS.items():
+            if any(key in given for given in settings):
+                raise UserError(f"{key} differs between the trainings of an experiment; leave it out: {how}")
         variants = list(dict.fromkeys([DENSE, *(variant for group in groups.values() for variant in group)]))
         jobs = [_job(variant, seed, file, overrides, output) for seed in range(seeds) for variant in variants]
         for job in jobs:
@@ -76,7 +83,14 @@ class Experiment:
         speeds.check_measurable([job.variant for job in self.jobs], self.config)
 
     def train(self, at_a_time: int) -> None:
-        """Train what is not finished, and write results and table after each training."""
+        """Train what is not finished, and write results and table after each training.
+
+        Raises:
+            UserError: The data of one is refused; none is started.
+            RunError: A training failed.
+        """
+        for data in {job.config.data: None for job in self.jobs if not job.is_finished}:
+            open_dataset(data)
         make_folder(self.output, "--output")
         run_jobs(self.jobs, at_a_time, self.write)
 

@@ -142,9 +142,26 @@ def compile_ahead(cell: "nn.Cell", *inputs: "Tensor") -> None:
     here = Path.cwd()
     os.chdir(os.environ["MS_COMPILER_CACHE_PATH"])
     try:
-        cell.compile(*inputs)
+        with _compiler_silenced():
+            cell.compile(*inputs)
     finally:
         os.chdir(here)
+
+
+@contextmanager
+def _compiler_silenced() -> Iterator[None]:
+    """Drop what C++ writes to stderr here, and in the process that builds kernels if it starts meanwhile.
+
+    LLVM warns at every kernel that it has another name for AVX-512. Errors are raised as well.
+    """
+    python, terminal = sys.stderr, os.dup(2)
+    with Path(os.devnull).open("wb") as nowhere, os.fdopen(terminal, "w", 1, errors="replace") as sys.stderr:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(terminal, 2)
+            sys.stderr = python
 
 
 def fusion_flags() -> str:
@@ -167,9 +184,8 @@ def _start_fusion() -> Optional[str]:
     try:
         _check_cache(cache)
         ms.set_context(enable_graph_kernel=True, graph_kernel_flags=fusion_flags())
-        with _stderr_in(cache / "compiler.log"):  # LLVM warns at every kernel that it has another name for AVX-512
-            compile_ahead(probe, inputs)
-            probe(inputs).asnumpy()
+        compile_ahead(probe, inputs)
+        probe(inputs).asnumpy()
     except (OSError, RuntimeError) as error:
         ms.set_context(enable_graph_kernel=False)
         return f"AKG does not start ({short_message(error)}); see that {cache} can be written"
@@ -208,16 +224,3 @@ def set_seeds(seed: int, epoch: int = 0, rank: int = 0) -> None:
     mixed = int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1)[0]) % 2**31
     ms.set_seed(mixed)  # operators, data set operators and NumPy
     random.seed(mixed)
-
-
-@contextmanager
-def _stderr_in(file: Path) -> Iterator[None]:
-    """Write to a file what this process, and every process that it starts meanwhile, writes to stderr."""
-    terminal = os.dup(2)
-    try:
-        with file.open("wb") as said:
-            os.dup2(said.fileno(), 2)
-        yield
-    finally:
-        os.dup2(terminal, 2)
-        os.close(terminal)

@@ -1,9 +1,15 @@
 """The processes of a data-parallel run, one for each device."""
 
+import atexit
 import ctypes
+import logging
 import os
 import signal
+import socket
+import sys
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,6 +20,9 @@ from src.errors import RunError, UserError, short_message
 LAUNCH = "msrun --worker_num=2 --local_worker_num=2 --join=True train.py --distribute --config FILE"
 SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)  # that ask to stop
 PR_SET_PDEATHSIG = 1  # Linux's prctl: the signal to receive when the parent ends
+SECONDS_TO_SAVE = 10  # after the scheduler ended, perhaps by the signal that stops this process too
+
+log = logging.getLogger("skipvit")
 
 
 @dataclass(frozen=True)
@@ -106,6 +115,7 @@ def init_processes() -> ProcessGroup:
         communication.init()
     except RuntimeError as error:
         raise RunError(f"the processes of msrun are not together: {short_message(error)}") from error
+    _follow_scheduler()
     ms.set_auto_parallel_context(parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=True)
     return ProcessGroup(communication.get_rank(), communication.get_group_size())
 
@@ -119,3 +129,30 @@ def _follow_launcher() -> None:
     words = said.replace("=", "\0").split("\0")
     if "--join" in words and words[words.index("--join") + 1] in ("true", "1", "t"):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _follow_scheduler() -> None:
+    """End this process some seconds after msrun's scheduler ends, unless it ends before.
+
+    The scheduler ends when a process of any machine has died, for which a collective waits much longer.
+    """
+    try:
+        address = os.environ["MS_SCHED_HOST"], int(os.environ["MS_SCHED_PORT"])
+        scheduler = socket.create_connection(address, timeout=30)
+    except OSError as error:
+        log.warning("whether a process dies on another machine is not noticed: %s", error)
+        return
+    scheduler.settimeout(None)
+    scheduler.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    ending = threading.Event()
+    atexit.register(ending.set)
+
+    def follow() -> None:
+        with suppress(OSError):
+            while scheduler.recv(1024):
+                pass
+        if not ending.wait(SECONDS_TO_SAVE):
+            print("error: another process, or msrun's scheduler, has died; resume the run", file=sys.stderr, flush=True)
+            os._exit(1)
+
+    threading.Thread(target=follow, name="scheduler", daemon=True).start()

@@ -2,6 +2,8 @@
 
 Example: python -m src.tools.table1 --config configs/quickstart.yaml --seeds 2 --specs none "6(45%)+fused" "6(55%)+11"
 
+Each training is one process on one device: start this without msrun.
+
 Trainings that are finished are not repeated, and one that was stopped is resumed. results.csv has a line a training,
 table.md the table, accuracy.png, curves.png and ablations.png the plots; all are of the rows and seeds that this call
 names, whatever an earlier one named. With --finished they are of what is finished, and nothing is trained. Training

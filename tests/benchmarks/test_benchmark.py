@@ -71,6 +71,7 @@ def test_the_data_pipeline_is_measured_with_one_worker_and_more(tmp_path, photos
     assert one["img_s"] > 0
     assert two["times_one"] == pytest.approx(two["img_s"] / one["img_s"])
     assert (one["cpu_ms"] > 0, two["cpu_ms"]) == (True, None)
+    assert report["data"] == {"img_s": two["img_s"], "workers": 2}
     assert report["cores"] == pytest.approx(0.5 * one["cpu_ms"])
     assert report["environment"]["images"] == 16
     assert "A training at 500 img/s keeps" in data.table(report)

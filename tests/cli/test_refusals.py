@@ -81,6 +81,8 @@ CASES = [
     ("src.tools.ascend_check", ["--specs", "6(55"], "tokens spec '6(55'"),
     ("src.tools.table1", ["--specs", "none", "6(55%)+13"], "block 13 is out of range"),
     ("src.tools.table1", ["--rows", "nowhere.yaml"], "rows nowhere.yaml cannot be read"),
+    ("src.tools.table1", ["--specs", "none", "train.seed=3"], "train.seed differs between the trainings of an"),
+    ("src.tools.table1", ["--specs", "none", "data.root=nowhere"], "nowhere is not a folder; set data.root"),
     ("src.tools.table1", ["--seeds", "0"], "argument --seeds: it must be 1 or more, not 0; see --help"),
     ("src.tools.table1", ["--specs", "none", "--finished"], "no dense training is finished in"),
     ("src.tools.table1", ["--specs", "train.epochs=1"], "--specs names nothing; see --help"),

@@ -1,16 +1,66 @@
-"""Two ranks stop together, and resume to what they would have reached."""
+"""Two ranks under msrun stop together, wait for each other, and train across launches as within one."""
 
-import random
+import signal
+import time
 
 import pytest
 
 from tests import torture_ranks
+from tests.helpers.msrun import free_port, worker
+from tests.torture import check
+from tests.torture_ranks import SECONDS_TO_END, end_of, how_it_ended, log_of, start
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """A folder with a run of two ranks that was left alone: `whole`."""
+    folder = tmp_path_factory.mktemp("ranks")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert end_of(start(folder / "whole")) == 0, log_of(folder / "whole", 0)
+    return folder
 
 
 @pytest.mark.slow
-def test_a_signal_at_one_rank_stops_both_at_the_same_step(tmp_path, monkeypatch):
-    """Rank 1 gets the signal; rank 0 saves, and alone says how to resume."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(torture_ranks, "SIGNALLED", ("one rank",))
-    said = torture_ranks.torture(0, 1, random.Random(3))
-    assert "1 stopped and saved" in said or "1 stopped before the first step" in said
+def test_signals_one_after_the_other_stop_both_at_one_step(two, monkeypatch):
+    """The second comes when the first rank is about to stop or to end; rank 0 alone says how to resume."""
+    monkeypatch.chdir(two)
+    run = two / "run"
+    job = start(run)
+    patience = time.monotonic() + 120
+    while "epoch 1/3" not in log_of(run, 0):
+        assert time.monotonic() < patience
+        assert job.poll() is None, log_of(run, 0)
+        time.sleep(0.1)
+    for rank in (1, 0):
+        torture_ranks.stop(worker(rank, f"run.dir={run}"), signal.SIGTERM)
+        time.sleep(0.5)
+    began = time.monotonic()
+    code = end_of(job)
+    assert time.monotonic() - began < SECONDS_TO_END
+    assert how_it_ended(run, "both ranks", signal.SIGTERM, code, trained=True) == "stopped and saved"
+    assert end_of(start(run, resume=True)) == 0
+    check(run, two / "whole")
+
+
+@pytest.mark.slow
+def test_two_launches_train_as_one(two, monkeypatch):
+    """As on two machines. On this one both launches take themselves for the first machine's, and the second fails."""
+    monkeypatch.chdir(two)
+    port = free_port()
+    first, second = (start(two / "run2", local=1, port=port, node_rank=rank) for rank in (0, 1))
+    assert end_of(first) == 0, log_of(two / "run2", 0)
+    end_of(second)
+    check(two / "run2", two / "whole")
+
+
+@pytest.mark.slow
+def test_no_rank_waits_long_for_anothers_look(two, monkeypatch):
+    """One rank looks at its images for 37 s, and no wait of the other reaches the 20 s that it may take here."""
+    monkeypatch.chdir(two)
+    monkeypatch.setenv("MS_CPU_COMM_OP_TIMEOUT", "20")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(two / "cache"))  # nothing is remembered
+    began = time.monotonic()
+    assert end_of(start(two / "run3", script="tests/helpers/slow_look.py")) == 0, log_of(two / "run3", 0)
+    assert time.monotonic() - began > 37
+    check(two / "run3", two / "whole")
