@@ -5,6 +5,7 @@ Every trial runs in a process that may die for it, and ends as "used" or as "ref
 """
 
 import contextlib
+import errno
 import io
 import itertools
 import json
@@ -169,23 +170,24 @@ def images(seed):
 
 def faults(seed):
     """Calls that fail while a run is made, locked and saved: nothing is lost, and the next attempt succeeds."""
-    from tests.helpers.faults import ERRORS, PRIMITIVES, Bench, failing
+    from tests.helpers.faults import OPERATIONS, Bench, every_fault, failing
 
     chance = random.Random(seed)
-    combinations = list(itertools.product(PRIMITIVES, ERRORS, ("save", "make"), (1, 2, 4)))
+    with tempfile.TemporaryDirectory() as folder:
+        found = every_fault(Path(folder))
     while True:
-        for primitive, number, operation, call in chance.sample(combinations, len(combinations)):
+        for primitive, number, operation, call in chance.sample(found, len(found)):
 
             def trial(path, primitive=primitive, number=number, operation=operation, call=call):
                 bench = Bench(path)
                 try:
                     with failing(primitive, number, call, path):
-                        bench.save(2) if operation == "save" else bench.make_another()
+                        OPERATIONS[operation](bench)
                 finally:
                     bench.check_nothing_is_lost((1, 2))
                     bench.check_all_is_well_again()
 
-            yield f"{operation}, call {call} of {primitive}: errno {number}", trial
+            yield f"{operation}, call {call} of {primitive}: {errno.errorcode[number]}", trial
 
 
 PARTS = {"checkpoints": checkpoints, "configs": configs, "images": images, "faults": faults}

@@ -29,19 +29,35 @@ ERRORS = (errno.ENOSPC, errno.EIO, errno.EPERM, errno.ENOSYS)
 
 @contextlib.contextmanager
 def failing(primitive, number, call, folder):
-    """Have a primitive fail once, at its `call`th call, counted from 1, on what lies in the folder."""
+    """Have a primitive fail once, at its `call`th call, counted from 1, on what lies in the folder; 0: count only.
+
+    Yields:
+        The calls so far.
+    """
     owner, name = PRIMITIVES[primitive]
-    original, calls = getattr(owner, name), itertools.count(1)
+    original, calls = getattr(owner, name), []
 
     def fail(*given, **named):
-        concerned = not isinstance(given[0], (str, os.PathLike)) or str(given[0]).startswith(str(folder))
-        if concerned and next(calls) == call:
-            path = given[0] if isinstance(given[0], (str, os.PathLike)) else None
-            raise OSError(number, os.strerror(number), path)
+        path = given[0] if isinstance(given[0], (str, os.PathLike)) else None
+        if path is None or str(path).startswith(str(folder)):
+            calls.append(given)
+            if len(calls) == call:
+                raise OSError(number, os.strerror(number), path)
         return original(*given, **named)
 
     with patch.object(owner, name, fail):
-        yield
+        yield calls
+
+
+def every_fault(folder):
+    """Return every primitive, error, operation and call at which it may fail, by counting the calls once."""
+    found = []
+    for number, (primitive, operation) in enumerate(itertools.product(PRIMITIVES, OPERATIONS)):
+        bench = Bench(folder / str(number))
+        with failing(primitive, 0, 0, bench.folder) as calls:
+            OPERATIONS[operation](bench)
+        found += itertools.product([primitive], ERRORS, [operation], range(1, len(calls) + 1))
+    return found
 
 
 class Bench:
@@ -86,3 +102,6 @@ class Bench:
         with RunFolder(self.folder / "other").lock(), self.run.lock():
             left = [path.name for path in self.folder.rglob("*.partial*")]
         assert not left, left
+
+
+OPERATIONS = {"save": lambda bench: bench.save(2), "make": Bench.make_another}
