@@ -123,6 +123,7 @@ def lock(file: IO[str]) -> Optional[bool]:
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 return False
             if error.errno not in {*UNKNOWN, errno.ENOLCK, errno.EBADF}:
+                error.filename = file.name  # so that a message can name the place
                 raise
     return None
 

@@ -38,7 +38,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the instants (0)")
     parser.add_argument("--ranks", type=int, default=1, choices=(1, 2), help="processes of a training (1)")
     parser.add_argument("--signals", type=int, default=0, help="trials of two ranks that are signalled, not killed (0)")
+    parser.add_argument("--files", action="store_true", help="hostile files and failing file systems instead of kills")
     args = parser.parse_args()
+    if args.files:
+        from tests import soak_files
+
+        print(soak_files.soak(soak_files.SIZES, args.seed))
+        return
     if args.ranks == 1 and args.signals:
         parser.error("--signals goes with --ranks 2")
     with tempfile.TemporaryDirectory() as folder:

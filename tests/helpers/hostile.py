@@ -6,7 +6,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from src.config import Config, ModelConfig, dump
+from src.config import Config, ModelConfig, dump, parse
+from src.models import from_config
+from src.runs import RunFolder
+from src.training.checkpoint import restore_state
+from src.training.state import create_train_state
+from src.weights import read_checkpoint
 from src.weights.files import CONFIG
 
 MODEL = ModelConfig(image_size=8, patch_size=4, embed_dim=8, depth=2, num_heads=2, num_classes=3, tokens="none")
@@ -111,7 +116,7 @@ def _kinds_of_entries(random):
     return {name: lambda entries, given=given: _replaced(entries, random, **given) for name, given in fields.items()}
 
 
-def _kinds_of_configs(random):
+def kinds_of_configs(random):
     """Configurations that a checkpoint may bring along, by name."""
     some = random.randrange
     text = dump(Config(model=MODEL))
@@ -188,7 +193,7 @@ def checkpoints(network, training, random):
         yield "entries in another order", encode(random.sample(whole, len(whole))), is_state
         yield "an entry is missing", encode(random.sample(whole, len(whole) - 1)), is_state
         yield "an entry twice", encode([*whole, random.choice(whole)]), is_state
-    for kind, text in _kinds_of_configs(random).items():
+    for kind, text in kinds_of_configs(random).items():
         yield kind, encode([*weights(network)[:-1], config_entry(text)]), False
     for kind, progress in _kinds_of_progress(random).items():
         yield kind, encode(state(training, **progress)), True
@@ -196,3 +201,25 @@ def checkpoints(network, training, random):
         for wrong in (np.float32(1), np.zeros(3, np.float32), np.zeros((3, 8, 1, 1), np.float32)):
             yield f"{name} {wrong.shape}", encode(weights({**network, name: wrong})), False
     yield "NaN", encode(weights({name: np.full_like(array, np.nan) for name, array in network.items()})), False
+
+
+def parts():
+    """The network of `MODEL`, the state of a training of it, and the arrays of both by name."""
+    network = from_config(MODEL)
+    state = create_train_state(Config(model=MODEL), lambda: from_config(MODEL), [0.1])
+    arrays = {parameter.name: parameter.asnumpy() for parameter in network.get_parameters()}
+    return network, state, arrays, {name: value.asnumpy() for name, value in state.parameters().items()}
+
+
+def use(path, is_state, network, state):
+    """As the commands do: a state is resumed, weights and the configuration beside them make a network; return that."""
+    if is_state:
+        run = RunFolder(path.parent)
+        run.last = path
+        restore_state(run, state, steps=3)
+        return None
+    checkpoint = read_checkpoint(path)
+    config = Config(model=MODEL) if checkpoint.config is None else parse(checkpoint.config, "its configuration")
+    config = checkpoint.fill_in(config)
+    checkpoint.load_into(network)
+    return config

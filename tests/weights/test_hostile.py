@@ -12,12 +12,8 @@ import pytest
 from mindspore import Tensor
 from safetensors.numpy import save_file
 
-from src.config import Config, parse
+from src.config import Config
 from src.errors import UserError
-from src.models import from_config
-from src.runs import RunFolder
-from src.training.checkpoint import restore_state
-from src.training.state import create_train_state
 from src.weights import read_checkpoint
 from src.weights.files import read_arrays
 from tests.helpers import hostile
@@ -29,24 +25,7 @@ HARMLESS = {  # what such a file says is odd, and means no harm
 
 @pytest.fixture(scope="module")
 def parts():
-    """The network of `hostile.MODEL`, and the state of a training of it, by name."""
-    network = from_config(hostile.MODEL)
-    state = create_train_state(Config(model=hostile.MODEL), lambda: from_config(hostile.MODEL), [0.1])
-    arrays = {parameter.name: parameter.asnumpy() for parameter in network.get_parameters()}
-    return network, state, arrays, {name: value.asnumpy() for name, value in state.parameters().items()}
-
-
-def use(path, is_state, network, state):
-    """As the commands do: a state is resumed, weights and the configuration beside them make a network."""
-    if is_state:
-        run = RunFolder(path.parent)
-        run.last = path
-        restore_state(run, state, steps=3)
-        return
-    checkpoint = read_checkpoint(path)
-    config = Config(model=hostile.MODEL) if checkpoint.config is None else parse(checkpoint.config, "in it")
-    config = checkpoint.fill_in(config)
-    checkpoint.load_into(network)
+    return hostile.parts()
 
 
 def test_every_kind_is_used_or_refused_in_one_line(parts, tmp_path, monkeypatch):
@@ -57,7 +36,7 @@ def test_every_kind_is_used_or_refused_in_one_line(parts, tmp_path, monkeypatch)
         path.write_bytes(content)
         began = time.monotonic()
         try:
-            use(path, is_state, network, state)
+            hostile.use(path, is_state, network, state)
             accepted.add(kind)
         except UserError as refused:
             assert 10 < len(str(refused)) < 2000, kind
@@ -71,7 +50,7 @@ def test_whole_files_are_read(parts, tmp_path):
     network, state, arrays, training = parts
     for is_state, entries in ((False, hostile.weights(arrays)), (True, hostile.state(training, losses=[1.0, 2.0]))):
         (tmp_path / "a.ckpt").write_bytes(hostile.encode(entries))
-        use(tmp_path / "a.ckpt", is_state, network, state)
+        hostile.use(tmp_path / "a.ckpt", is_state, network, state)
 
 
 def test_arrays_that_mindspore_wrote_in_pieces_are_joined(tmp_path, monkeypatch):
