@@ -109,15 +109,18 @@ def set_mode(path: Path, mode: int) -> None:
             raise
 
 
-def lock(file: IO[str]) -> Optional[bool]:
+def lock(file: IO[str], wait: bool = False) -> Optional[bool]:
     """Lock an open file for this process; the system unlocks it when the file is closed.
+
+    Args:
+        wait: Until no other process holds the lock.
 
     Returns:
         Whether it is locked now: not, if another process holds the lock; None on a file system without locks.
     """
     for take in (fcntl.flock, fcntl.lockf):  # NFS and some others know only the second
         try:
-            take(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            take(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             return True
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EACCES):

@@ -1,6 +1,5 @@
 """An experiment: variants and seeds, their trainings in one folder, its table and plots."""
 
-import fcntl
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from src.errors import UserError
 from src.experiments import speeds, table
 from src.experiments.jobs import Job, run_jobs
 from src.experiments.results import DENSE, Variant, summarise, write_results
-from src.files import make_folder, write_text
+from src.files import lock, make_folder, write_text
 from src.runs import RUNS, RunFolder
 from src.schedules import Geometry, parse, resolve
 
@@ -114,8 +113,8 @@ class Experiment:
         finished = [job.result() for job in self.jobs if job.is_finished]
         results, where = speeds.with_speeds(finished, self.output)
         text = f"{table.table(summarise(results))}\n{table.note(self.config)}{where}\n"
-        with (self.output / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # --finished may look while trainings go on
+        with (self.output / "lock").open("w") as file:
+            lock(file, wait=True)  # --finished may look while trainings go on
             write_results(self.output / "results.csv", results)
             write_text(self.table_file, text)
 

@@ -69,6 +69,7 @@ CASES = [
     ("export", ["--ckpt", "empty.ckpt", "--output", "a.onnx"], "--output a.onnx must end in .mindir"),
     ("export", ["--ckpt", "empty.ckpt", "--output", "no/a.mindir"], "the folder no does not exist"),
     ("export", ["--ckpt", "empty.ckpt", "model.tokens=6(55%,random)+11"], "ranks at random: a control"),
+    ("export", ["--ckpt", "empty.ckpt", "model.embed_dim=8192", "model.num_heads=8"], "more than the 1 GB that one"),
     ("src.tools.benchmark", ["--specs", "6(55)"], "tokens spec '6(55)'"),
     ("src.tools.benchmark", ["--specs", "6(55%)+13"], "block 13 is out of range"),
     ("src.tools.benchmark", ["model.image_size=[32, 64]"], "the benchmark's images are square"),
