@@ -31,7 +31,6 @@ RANKS = 2
 KILLED = ("one rank", "all", "msrun")
 SIGNALLED = ("one rank", "both ranks", "msrun's group")
 SECONDS_TO_END = 60
-SOONER = {"MS_NODE_TIMEOUT": "15"}  # s after which msrun's scheduler ends without a rank that was killed; by default 30
 
 
 def torture(kills: int, signals: int, chance: random.Random) -> str:
@@ -60,8 +59,11 @@ def torture(kills: int, signals: int, chance: random.Random) -> str:
 
 def trial(run: Path, what: str, whom: str, seconds: float, chance: random.Random) -> tuple[Optional[str], float]:
     """Start a run and disturb it; return how it ended (None: it was over before), and after how many seconds."""
+    began = time.monotonic()
     job = start(run)
-    time.sleep(chance.uniform(0, seconds))
+    while job.poll() is None and not all(worker(rank, f"run.dir={run}") for rank in range(RANKS)):
+        time.sleep(0.2)
+    time.sleep(max(1, began + chance.uniform(0, seconds) - time.monotonic()))  # Python itself takes no signal before
     number = chance.choice((signal.SIGINT, signal.SIGTERM)) if what == "signal" else signal.SIGKILL
     workers = [worker(rank, f"run.dir={run}") for rank in range(RANKS)]
     if job.poll() is not None:
@@ -72,7 +74,7 @@ def trial(run: Path, what: str, whom: str, seconds: float, chance: random.Random
     else:
         send(job, workers, whom, number, chance)
     began = time.monotonic()
-    code = end_of(job)
+    code = end_of(job, SECONDS_TO_END)
     while any(worker(rank, f"run.dir={run}") for rank in range(RANKS)):  # msrun may be gone before them
         assert time.monotonic() - began < SECONDS_TO_END, f"{run}: a rank hangs"
         time.sleep(0.1)
@@ -115,7 +117,7 @@ def how_it_ended(run: Path, whom: str, number: signal.Signals, code: int, traine
     for log in (first, second):
         assert "Traceback" not in log, f"{run}: {log}"
     assert "resume with" not in second, f"{run}: {second}"
-    if code == 0 and "done:" in first:
+    if "done:" in first:
         return None
     hint = f"saved; resume with the same msrun of 2 processes: train.py --distribute --resume {run}\n"
     saved = first.count(hint)
@@ -146,14 +148,14 @@ def start(run: Path, resume: bool = False, script: str = "train.py", **options: 
     arguments = [str(ROOT / script), "--distribute", *config, *([] if resume else [f"run.dir={run}"])]
     logs = f"{run}.resumed" if resume else f"{run}.logs"
     with Path(f"{run}.log").open("a", encoding="utf-8") as log:
-        how = {"env": {**environment(), **SOONER}, "start_new_session": True}
-        return subprocess.Popen(msrun(RANKS, logs, *arguments, **options), stdout=log, stderr=log, **how)
+        command = msrun(RANKS, logs, *arguments, **options)
+        return subprocess.Popen(command, stdout=log, stderr=log, env=environment(), start_new_session=True)
 
 
-def end_of(job: subprocess.Popen) -> int:
+def end_of(job: subprocess.Popen, seconds: int = 300) -> int:
     """Wait for msrun, and end what it left in its group (a scheduler, what shows logs); return its exit code."""
     try:
-        return job.wait(SECONDS_TO_END + 60)
+        return job.wait(seconds)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(job.pid, signal.SIGKILL)

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Sequence
@@ -110,6 +111,11 @@ def init_processes() -> ProcessGroup:
     import mindspore as ms
     from mindspore import communication
 
+    from src.runtime import scheduler
+
+    if os.environ["MS_ROLE"] == "MS_SCHED":
+        watch = [sys.executable, scheduler.__file__, str(os.getppid()), str(os.getpid())]
+        subprocess.Popen(watch, start_new_session=True)
     _follow_launcher()
     try:
         communication.init()
@@ -138,18 +144,18 @@ def _follow_scheduler() -> None:
     """
     try:
         address = os.environ["MS_SCHED_HOST"], int(os.environ["MS_SCHED_PORT"])
-        scheduler = socket.create_connection(address, timeout=30)
+        connection = socket.create_connection(address, timeout=30)
     except OSError as error:
         log.warning("whether a process dies on another machine is not noticed: %s", error)
         return
-    scheduler.settimeout(None)
-    scheduler.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.settimeout(None)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     ending = threading.Event()
     atexit.register(ending.set)
 
     def follow() -> None:
         with suppress(OSError):
-            while scheduler.recv(1024):
+            while connection.recv(1024):
                 pass
         if not ending.wait(SECONDS_TO_SAVE):
             print("error: another process, or msrun's scheduler, has died; resume the run", file=sys.stderr, flush=True)

@@ -139,6 +139,14 @@ def test_a_look_that_is_killed_is_continued(folder, tmp_path, monkeypatch):
     assert 120 < len(looked) <= 124
 
 
+def test_a_cache_that_cannot_be_written_is_a_warning(folder, tmp_path, caplog):
+    _, source = source_of(folder, tmp_path)
+    (tmp_path / "file").touch()
+    with caplog.at_level(logging.WARNING, logger="skipvit"):
+        verify.verify_images(source, "error", tmp_path / "file" / "cache")
+    assert caplog.text.count("the next start decodes the images again") == 2  # once a split
+
+
 def test_the_memory_of_a_look_is_bounded(tmp_path, monkeypatch):
     """200 bytes an image beside their names, of 20,000 that are not there; it was 2,150."""
     files = [f"{tmp_path}/{number}.png" for number in range(20_000)]

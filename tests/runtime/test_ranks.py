@@ -35,9 +35,7 @@ def test_signals_one_after_the_other_stop_both_at_one_step(two, monkeypatch):
     for rank in (1, 0):
         torture_ranks.stop(worker(rank, f"run.dir={run}"), signal.SIGTERM)
         time.sleep(0.5)
-    began = time.monotonic()
-    code = end_of(job)
-    assert time.monotonic() - began < SECONDS_TO_END
+    code = end_of(job, SECONDS_TO_END)
     assert how_it_ended(run, "both ranks", signal.SIGTERM, code, trained=True) == "stopped and saved"
     assert end_of(start(run, resume=True)) == 0
     check(run, two / "whole")
@@ -64,3 +62,16 @@ def test_no_rank_waits_long_for_anothers_look(two, monkeypatch):
     assert end_of(start(two / "run3", script="tests/helpers/slow_look.py")) == 0, log_of(two / "run3", 0)
     assert time.monotonic() - began > 37
     check(two / "run3", two / "whole")
+
+
+@pytest.mark.slow
+def test_a_rank_that_dies_before_all_have_joined_ends_the_job(tmp_path, monkeypatch):
+    """msrun waits for its scheduler, which waits 10 minutes for those that have not joined."""
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "run"
+    job = start(run)
+    while (process := worker(1, f"run.dir={run}")) is None:
+        assert job.poll() is None
+        time.sleep(0.1)
+    torture_ranks.stop(process, signal.SIGKILL)
+    assert end_of(job, SECONDS_TO_END) != 0
