@@ -57,7 +57,7 @@ def measure_data(config: Config, rounds: int, rate: int, peers: Sequence[str]) -
         contestants: dict[str, Callable[[], None]] = {
             name: partial(_note_cpu, cpu.setdefault(name, []), run) for name, run in runs.items()
         }
-        log.info("timing %d images, %d rounds", images, rounds)
+        log.info("timing %d images, rounds: %d", images, rounds)
         timings = interleave(contestants, rounds, 1, base=in_words(1))
     rows = [_row(name, timings, images, cpu[name]) for name in runs]
     most = rows[len(counts) - 1]

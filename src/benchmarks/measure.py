@@ -54,7 +54,7 @@ def measure(config: Config, specs: Sequence[str], pairs: int, steps: int, peers:
         contestants.update(worker.contestants())
     timings: dict[str, Timing] = {}
     for kind in ("train", "infer"):
-        log.info("timing %s: %d rounds of %d steps", kind, pairs, steps)
+        log.info("timing %s; rounds: %d, steps of a turn: %d", kind, pairs, steps)
         chosen = {name: run for name, run in contestants.items() if name.startswith(kind)}
         timings.update(interleave(chosen, pairs, steps, base=f"{kind} none"))
     if token_ops:
@@ -83,7 +83,7 @@ def time_training(config: Config, specs: Sequence[str], pairs: int, steps: int) 
     for number, spec in enumerate(specs, 1):
         log.info("compiling %s (%d of %d)", spec, number, len(specs))
         runs[spec] = _training(config, state, spec, batch)
-    log.info("timing training: %d rounds of %d steps", pairs, steps)
+    log.info("timing training; rounds: %d, steps of a turn: %d", pairs, steps)
     return interleave(runs, pairs, steps, base=specs[0])
 
 

@@ -18,7 +18,7 @@ def plot(report: dict, path: Path) -> None:
     left.barh(names, speeds, color=["#2a6f97"] * len(rows) + ["#adb5bd"] * len(peers))
     for y, speed in enumerate(speeds):
         left.text(speed, y, f" {speed:.1f}", va="center")
-    left.set_xlim(0, 1.12 * max(speeds))
+    left.set_xlim(0, 1.2 * max(speeds))
     left.invert_yaxis()
     left.set_xlabel("training, images per second")
     specs = [row["spec"] for row in rows[1:]]
