@@ -1,7 +1,7 @@
 """Loaders of images, from MindCV's data sets and transforms."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import mindspore as ms
@@ -18,8 +18,8 @@ from src.errors import RunError, UserError
 from src.runtime.distributed import SINGLE_PROCESS, ProcessGroup
 
 
-def train_batches(epoch: Epoch, sink: bool = False) -> Iterator[tuple]:
-    """Yield an epoch's training batches as tensors.
+def train_batches(epoch: Epoch, sink: bool = False) -> Generator[tuple, None, None]:
+    """Yield an epoch's training batches as tensors. Close it where not all of them are taken.
 
     Args:
         sink: Have MindSpore send them to the device ahead of their use, through its queue. Not for CPU.
@@ -33,9 +33,11 @@ def train_batches(epoch: Epoch, sink: bool = False) -> Iterator[tuple]:
         return
     loader = as_dataset(epoch)
     take = ms.data_sink(lambda *batch: batch, loader)
-    for _ in range(len(epoch)):
-        yield take()
-    loader.__transfer_dataset__.stop_send()  # it would send the same images over and over
+    try:
+        for _ in range(len(epoch)):
+            yield take()
+    finally:  # also where a training stops within the epoch
+        loader.__transfer_dataset__.stop_send()  # it would send the same images over and over
 
 
 def as_dataset(epoch: Epoch) -> ds.Dataset:

@@ -10,6 +10,7 @@ import shlex
 import signal
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Optional
 
@@ -145,23 +146,24 @@ class Trainer:
         sink = self.config.runtime.sink
         epoch = self.data.epoch(number, before, lambda: None if sink else _finish_steps(pending))
         started = computing = time.monotonic()
-        for index, (images, labels) in enumerate(train_batches(epoch, sink), before + 1):
-            inputs = (images, labels, *self._sample(step.network, number, index))
-            if not step.compile_cache:
-                device.compile_ahead(step, *inputs)
-                computing, epoch.waited = time.monotonic(), 0.0
-            pending.append(step(*inputs))
-            saves = self._saves_at(index)
-            collects = index % STEPS_BETWEEN_NOTES == 1 or index == self.steps or saves
-            stop = self._signal() if collects or self.agrees_each_step else None
-            note = ""
-            if collects or stop:
-                note = self._collect_losses(number, pending)
-                pending.clear()
-            self.bar.advance(self.images, note)
-            self._stop_at(stop)
-            if saves:
-                self._save()
+        with closing(train_batches(epoch, sink)) as batches:
+            for index, (images, labels) in enumerate(batches, before + 1):
+                inputs = (images, labels, *self._sample(step.network, number, index))
+                if not step.compile_cache:
+                    device.compile_ahead(step, *inputs)
+                    computing, epoch.waited = time.monotonic(), 0.0
+                pending.append(step(*inputs))
+                saves = self._saves_at(index)
+                collects = index % STEPS_BETWEEN_NOTES == 1 or index == self.steps or saves
+                stop = self._signal() if collects or self.agrees_each_step else None
+                note = ""
+                if collects or stop:
+                    note = self._collect_losses(number, pending)
+                    pending.clear()
+                self.bar.advance(self.images, note)
+                self._stop_at(stop)
+                if saves:
+                    self._save()
         now = time.monotonic()
         losses = np.array(self.progress.losses, np.float32)
         mean = float(np.mean(losses[np.isfinite(losses)]))

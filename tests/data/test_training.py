@@ -5,7 +5,10 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -76,6 +79,24 @@ def test_the_data_set_that_sink_mode_sends_holds_the_same_batches(tmp_path, phot
         sent = loaders.as_dataset(data.epoch(1, done=1))
         assert sent.get_dataset_size() == 2
         assert_same(list(sent.create_tuple_iterator(num_epochs=1, output_numpy=True)), whole[1:])
+
+
+@pytest.mark.parametrize("taken", [1, 3])
+def test_sink_mode_stops_sending_wherever_an_epoch_ends(tmp_path, photos, monkeypatch, taken):
+    """With a queue of the test's own, for a CPU has none: not run on a 910A."""
+    config, source = make(tmp_path, photos)
+    stopped = []
+
+    def data_sink(function, dataset):
+        dataset.__transfer_dataset__ = SimpleNamespace(stop_send=lambda: stopped.append(True))
+        sent = dataset.create_tuple_iterator(num_epochs=1)
+        return lambda: function(*next(sent))
+
+    monkeypatch.setattr(loaders.ms, "data_sink", data_sink)
+    with TrainingData(source, config, 3) as data, closing(loaders.train_batches(data.epoch(1), sink=True)) as batches:
+        assert len(list(islice(batches, taken))) == taken
+        assert stopped == []
+    assert stopped == [True]
 
 
 def test_global_random_numbers_are_left_alone(tmp_path, photos):
