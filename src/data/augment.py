@@ -18,6 +18,7 @@ from src.config import Config
 from src.data.transforms import train_transforms
 from src.errors import RunError, short_message
 
+WAY_OUT = "; put it back, or resume with data.on_bad_image=skip, which trains another one in its place"
 _SAID = re.compile(r"\[ERROR\] (.+)")
 Item = Union[str, np.ndarray]  # an image file, or pixels uint8 [H, W, 3]
 Key = tuple[int, ...]  # numbers that name an image of a run: seed, epoch, image, copy
@@ -40,14 +41,15 @@ class Augmenter:
         try:
             image = np.fromfile(item, np.uint8) if isinstance(item, str) else item
         except OSError as error:
-            raise RunError(f"the data cannot be read: image {name}: {error.strerror}") from error
+            raise RunError(f"the data cannot be read: image {name}: {error.strerror}{WAY_OUT}") from error
         try:
             for transform, seed in zip(self.transforms, seeds):
                 ds.config.set_seed(seed)  # of all three
                 image = transform(image)
         except Exception as error:  # whatever MindSpore, MindCV and what they call raise
-            what = "be read" if transform is self.transforms[0] else "be augmented"
-            raise RunError(f"the data cannot {what}: image {name}: {reason(error)}") from error
+            if transform is self.transforms[0] and isinstance(item, str):
+                raise RunError(f"the data cannot be read: image {name}: {reason(error)}{WAY_OUT}") from error
+            raise RunError(f"the data cannot be augmented: image {name}: {reason(error)}") from error
         return image if image.dtype == np.uint8 else np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
     def fill(self, images: np.ndarray, items: Sequence[Item], keys: Sequence[Key]) -> None:
