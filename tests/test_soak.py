@@ -5,7 +5,7 @@ import pytest
 from tests import soak_files
 
 
-@pytest.mark.parametrize(("part", "size"), [("configs", 40), ("images", 15), ("faults", 30)])
+@pytest.mark.parametrize(("part", "size"), [("configs", 12), ("images", 15), ("faults", 20)])
 def test_a_short_soak(part, size, capsys):
     """Hostile checkpoints, every kind once, are in tests/weights/test_hostile.py."""
     results = soak_files.run(part, 0, size, seed=1)

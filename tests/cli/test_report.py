@@ -27,7 +27,7 @@ def finished(images, tmp_path_factory):
         (["nowhere"], "run folder nowhere holds no config.yaml"),
         (["RUN", "nowhere"], "run folder nowhere holds no config.yaml"),
         (["RUN", "--output", "no/such/r.html"], "--output no/such/r.html: no/such is no folder"),
-        (["RUN", "--output", "."], "--output .: is a folder; name another file"),
+        (["RUN", "--output", "."], "--output .: a report is a page; name a file that ends in .html"),
         (["RUN", "model.tokens=none"], "a report may only be given other data.*"),
         (["data.root=x"], "name the folder of a run"),
         ([], "name the folder of a run"),
