@@ -164,11 +164,13 @@ def _fix(
     ranking: str, geometry: Geometry, kept: Sequence[int], rejoins: Sequence[bool], fused: bool
 ) -> tuple[tuple[int, ...], ...]:
     """Return which tokens each block's drop keeps under a fixed ranking."""
+    if ranking not in FIXED:
+        return ((),) * geometry.depth
     rows, columns = geometry.grid
     places, fixed = list(range(geometry.num_patches)), []
     for keep, returns in zip(kept, rejoins):
         places = list(range(geometry.num_patches)) if returns else places
-        stay = fixed_positions(ranking, places, keep, columns, rows) if keep and ranking in FIXED else ()
+        stay = fixed_positions(ranking, places, keep, columns, rows) if keep else ()
         if stay:
             places = [places[i] for i in stay] + [geometry.num_patches] * fused
         fixed.append(stay)

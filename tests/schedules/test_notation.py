@@ -170,3 +170,9 @@ def test_fixed_rankings_are_positions_of_the_plan():
     assert centre.fixed[2] == (0, 2, 3)  # of those the two in the middle, and of four as near the first
     assert resolve(parse("1,3(50%,50%)+5"), geometry).fixed == ((),) * 6
     assert stride.macs == centre.macs == resolve(parse("1,3(50%,50%)+5"), geometry).macs
+
+
+def test_a_plan_by_scores_holds_no_entry_a_token():
+    """A list of as many places would not fit into any memory."""
+    vast = replace(VIT_S, grid=(10**8, 10**8))
+    assert resolve(parse("6(55%)+11"), vast).kept[5] == 45 * 10**14
