@@ -17,7 +17,9 @@ from src.benchmarks.timing import Timing, interleave
 from src.benchmarks.timm_pipeline import PipelineSettings, contestant, in_words
 from src.config import Config, sides
 from src.data.datasets import Dataset, open_dataset
+from src.data.verify import drop_bad_images
 from src.errors import UserError
+from src.runtime import device
 from src.runtime.environment import environment, one_line
 
 Report = dict[str, Any]
@@ -39,7 +41,7 @@ def measure_data(config: Config, rounds: int, rate: int, peers: Sequence[str]) -
         rate: Images a second of the training that is to be fed.
         peers: `timm` among them for its pipeline beside ours.
     """
-    dataset = open_dataset(config.data, ("train",))
+    dataset = drop_bad_images(open_dataset(config.data, ("train",)), config.data.on_bad_image, device.cache_folder())
     classes = config.model.num_classes or len(dataset.classes)
     dataset.check_fits(classes)
     steps = max(1, min(dataset.splits["train"].num_images, IMAGES_OF_A_PASS) // config.data.batch_size)

@@ -18,7 +18,10 @@ from src.config import Config
 from src.data.transforms import train_transforms
 from src.errors import RunError, short_message
 
-WAY_OUT = "; put it back, or resume with data.on_bad_image=skip, which trains another one in its place"
+WAY_OUT = (
+    "; mend it (an empty file may stand for a lost one), or resume with data.on_bad_image=skip, which trains another in"
+    " its place"
+)
 _SAID = re.compile(r"\[ERROR\] (.+)")
 Item = Union[str, np.ndarray]  # an image file, or pixels uint8 [H, W, 3]
 Key = tuple[int, ...]  # numbers that name an image of a run: seed, epoch, image, copy

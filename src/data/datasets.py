@@ -265,12 +265,12 @@ def _left_out(folder: Path, classes: Sequence[str]) -> str:
         if entry.name.startswith(".") or not entry.is_dir():
             continue
         if entry.name not in classes:
-            others["class folders without images"] += 1
+            others["class folder(s) without images"] += 1
         for inner in os.scandir(entry.path):
             if _ending(inner.name).lower() not in EXTENSIONS and not inner.name.startswith("."):
                 inside = inner.is_dir()
                 others[
-                    "folders in class folders" if inside else f"files {_ending(inner.name) or 'without ending'}"
+                    "folder(s) in class folders" if inside else f"file(s) {_ending(inner.name) or 'without ending'}"
                 ] += 1
     counts = ", ".join(f"{count} {what}" for what, count in others.most_common(5))
     return f"not used of {folder}: {counts}" if counts else ""

@@ -187,7 +187,7 @@ def _states(paths: Sequence[str]) -> np.ndarray:
     for path in paths:
         try:
             state = Path(path).stat()
-            known = f"{path}\0{state.st_size}\0{state.st_mtime_ns}\0{ms.__version__}"
+            known = f"{path}\0{state.st_size}\0{state.st_mtime_ns}\0{state.st_ctime_ns}\0{ms.__version__}"
         except OSError as error:  # a link to nowhere
             known = f"{path}\0{error.errno}"
         states.append(hashlib.blake2b(known.encode(errors="surrogateescape"), digest_size=8).digest())

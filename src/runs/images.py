@@ -43,7 +43,8 @@ class RunImages:
             was, now = (" and ".join(f"{n} {name}" for name, n in x.counts.items()) for x in (before, self))
             raise UserError(
                 f"the run {run} was trained on {was} images, and data.root has {now}"
-                f"{', of other names' if was == now else ''}; put back those that it began with, or start a new run"
+                f"{', of other names' if was == now else ''}; put back those that it began with (for a lost one an"
+                " empty file, with data.on_bad_image=skip), or start a new run"
             )
 
 

@@ -72,8 +72,8 @@ def restore_state(run: RunFolder, state: TrainState, steps: int) -> TrainingProg
             break
         except UserError as damage:
             if other is None:
-                raise
-            log.warning("%s; resuming from %s instead", damage, other)
+                raise UserError(f"{_what(damage)}; start a new run (best.ckpt can still be evaluated)") from damage
+            log.warning("%s; resuming from %s", _what(damage), other)
     parameters = state.parameters()
     forms = {name: (array.shape, array.dtype.kind) for name, array in saved.arrays.items()}
     expected = {name: (tuple(p.shape), p.asnumpy().dtype.kind) for name, p in parameters.items()}
@@ -91,6 +91,11 @@ def restore_state(run: RunFolder, state: TrainState, steps: int) -> TrainingProg
     for name, parameter in parameters.items():
         parameter.set_data(Tensor(np.asarray(saved.arrays[name]), parameter.dtype))
     return progress
+
+
+def _what(error: UserError) -> str:
+    """Return a message without its last part, the remedy."""
+    return str(error).rpartition("; ")[0] or str(error)
 
 
 def _read_progress(saved: Mapping[str, np.ndarray], path: Path) -> TrainingProgress:

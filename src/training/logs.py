@@ -41,6 +41,11 @@ def log_setup(
     )  # fmt: skip
     if config.runtime.device_target == "Ascend" and config.model.act == "gelu_erf":
         log.warning(ERF_ON_ASCEND)
+    if peak_lr(config, group.size) < config.optimizer.min_lr:
+        log.info("that is below optimizer.min_lr %g: it does not fall after the warm-up", config.optimizer.min_lr)
+    if config.optimizer.warmup_epochs >= config.train.epochs > 1:
+        cut = config.train.epochs - 1
+        log.info("optimizer.warmup_epochs %d is cut to %d, for the run is short", config.optimizer.warmup_epochs, cut)
     for phase in phases:
         plan = resolve(parse(phase.tokens), geometry)
         log.info(

@@ -55,11 +55,11 @@ def test_what_is_not_used_is_counted(tmp_path, photos):
         (tmp_path / "copy/train" / name).touch()
     (tmp_path / "copy/train/cat/nested").mkdir()
     (tmp_path / "copy/train/dog").mkdir()
-    remark = f"not used of {tmp_path}/copy/train: 2 files .webp, "
+    remark = f"not used of {tmp_path}/copy/train: 2 file(s) .webp, "
     (said,) = opened(tmp_path / "copy").remarks
     assert said.startswith(remark)
     assert set(said.removeprefix(remark).split(", ")) == {
-        "1 files without ending", "1 folders in class folders", "1 class folders without images"}  # fmt: skip
+        "1 file(s) without ending", "1 folder(s) in class folders", "1 class folder(s) without images"}  # fmt: skip
 
 
 def test_training_images_for_validation_and_one_class_are_said(tmp_path, photos):
