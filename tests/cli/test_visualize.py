@@ -54,6 +54,7 @@ def test_cifar_images_by_number_and_from_files(tmp_path):
     assert (tokens.pixels(seen, config.data.mean, config.data.std) == image).all()
 
 
+@pytest.mark.slow
 def test_weights_of_epochs_are_kept_and_a_resume_repeats_them(tmp_path, photos):
     """Killed after the weights of an epoch were written, and before the state was."""
     tiny = ["model.depth=2", "model.tokens=1(50%)+2", "train.epochs=2", "train.warmup_dense_epochs=0"]

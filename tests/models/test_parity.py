@@ -105,6 +105,7 @@ def test_gradients_along_random_directions(case, spec):
         assert abs((gradient * direction).sum() - expected) < 1e-3 * scale + 1e-5, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", ["4,7(30%,30%)+10"])
 def test_logits_places_and_gradients_with_fused_kernels(fused, case, spec):
     weights, path, images = case
