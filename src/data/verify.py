@@ -207,12 +207,13 @@ class _Seen:
         self.mine = self.folder / f"{os.getpid()}-{time.time_ns()}"
         self.states = np.zeros(0, np.uint64)
         self.writes = True
-        for path in self.folder.glob("*") if self.folder.is_dir() else ():
-            try:
-                self.states = np.append(self.states, np.fromfile(path, np.uint64))
-            except OSError as error:
-                log.warning("%s cannot be read: %s", path, error.strerror)
-        self.states = np.unique(self.states)
+        try:
+            parts = [np.fromfile(entry.path, np.uint64) for entry in os.scandir(self.folder)]
+            self.states = np.unique(np.concatenate([self.states, *parts]))
+        except FileNotFoundError:
+            pass  # the first look
+        except OSError as error:
+            log.warning("the images are decoded again: %s cannot be read: %s", self.folder, error.strerror)
 
     def contains(self, states: np.ndarray) -> np.ndarray:
         """Tell which states were there at the beginning: bool [states]."""

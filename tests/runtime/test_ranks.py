@@ -43,12 +43,16 @@ def test_signals_one_after_the_other_stop_both_at_one_step(two, monkeypatch):
 
 @pytest.mark.slow
 def test_two_launches_train_as_one(two, monkeypatch):
-    """As on two machines. On this one both launches take themselves for the first machine's, and the second fails."""
+    """As on two machines.
+
+    On this one both launches take themselves for the first machine's and start a scheduler, of which one fails, and its
+    launch with it; the training itself goes to its end.
+    """
     monkeypatch.chdir(two)
     port = free_port()
     first, second = (start(two / "run2", local=1, port=port, node_rank=rank) for rank in (0, 1))
-    assert end_of(first) == 0, log_of(two / "run2", 0)
-    end_of(second)
+    codes = [end_of(first), end_of(second)]
+    assert sorted(codes) == [0, 1], log_of(two / "run2", 0)
     check(two / "run2", two / "whole")
 
 
