@@ -2,7 +2,6 @@
 
 import functools
 import os
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -57,5 +56,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # as from a terminal, wherever the tests were started
     cli.run(main)
