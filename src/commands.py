@@ -108,11 +108,8 @@ def evaluate(config: Config, checkpoint: Path, distribute: bool) -> Optional[dic
     check_sizes(dataset, config.data, group)
     dataset, _, _ = verify_images(dataset, config.data.on_bad_image, device.cache_folder(), group)
     loader = val_loader(dataset, config, group)
-    if group.size == 1:
-        accuracy = count_correct(network, loader, config.data.batch_size)
-    else:
-        with STOP.graceful():  # together: a process that ends alone leaves the others waiting
-            accuracy = count_correct(network, loader, config.data.batch_size, group, lambda: _stop_together(group))
+    with STOP.graceful() if group.size > 1 else nullcontext():  # together: one that ends alone leaves others waiting
+        accuracy = count_correct(network, loader, config.data.batch_size, group, lambda: _stop_together(group))
     if not group.is_main:
         return None
     return {

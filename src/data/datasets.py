@@ -211,7 +211,7 @@ def find_images(named: Sequence[str]) -> list[Path]:
 
 def _open_folder(config: DataConfig, root: Path, subsets: dict[str, str]) -> Dataset:
     absent = [root / subset for subset in subsets.values() if not (root / subset).is_dir()]
-    if len(absent) == len(subsets) and _scan(root)[0]:
+    if len(absent) == len(subsets) and _scan(root).classes:
         return _hold_out(config, root, subsets)
     if absent:
         raise UserError(
@@ -224,29 +224,31 @@ def _open_folder(config: DataConfig, root: Path, subsets: dict[str, str]) -> Dat
             + "; set data.root, data.train_split and data.val_split to what is there"
         )
     scans = {split: _scan(root / subset) for split, subset in subsets.items()}
-    for split, (classes, _, _) in scans.items():
-        if not classes:
+    for split, scan in scans.items():
+        if not scan.classes:
             raise UserError(
                 f"data folder {root / subsets[split]} holds no images: it must hold a folder a class, with files"
                 f" {', '.join(EXTENSIONS)} in it"
             )
     first = next(iter(scans))
-    for split, (classes, _, _) in scans.items():
-        if classes != scans[first][0]:
+    classes = scans[first].classes
+    for split, scan in scans.items():
+        if scan.classes != classes:
             raise UserError(
                 f"data folders {root / subsets[first]} and {root / subsets[split]} hold different classes:"
-                f" {difference(scans[first][0], classes, subsets[first], subsets[split])}"
+                f" {difference(classes, scan.classes, subsets[first], subsets[split])}"
             )
     return Dataset(
-        scans[first][0],
-        {split: Split(root, subsets[split], images, exts) for split, (_, images, exts) in scans.items()},
-        tuple(filter(None, (_left_out(root / subset, scans[first][0]) for subset in dict.fromkeys(subsets.values())))),
+        classes,
+        {split: Split(root, subsets[split], scan.images, scan.endings) for split, scan in scans.items()},
+        tuple(dict.fromkeys(scan.remark for scan in scans.values() if scan.remark)),
     )
 
 
 def _hold_out(config: DataConfig, root: Path, subsets: dict[str, str]) -> Dataset:
     """Split class folders: a fixed random part, the same for every run, is for validation."""
-    classes, images, extensions = _scan(root)
+    scan = _scan(root)
+    images = scan.images
     held_out = round(images * config.val_fraction)
     if not 0 < held_out < images:
         raise UserError(
@@ -254,42 +256,51 @@ def _hold_out(config: DataConfig, root: Path, subsets: dict[str, str]) -> Datase
         )
     order = np.random.RandomState(0).permutation(images)
     parts = {"val": sorted(order[:held_out].tolist()), "train": sorted(order[held_out:].tolist())}
-    splits = {split: Split(root, "", len(parts[split]), extensions, tuple(parts[split])) for split in subsets}
-    return Dataset(classes, splits, tuple(filter(None, (_left_out(root, classes),))))
+    splits = {split: Split(root, "", len(parts[split]), scan.endings, tuple(parts[split])) for split in subsets}
+    return Dataset(scan.classes, splits, (scan.remark,) if scan.remark else ())
 
 
-def _left_out(folder: Path, classes: Sequence[str]) -> str:
-    """Return in words what below a folder is no image of a class: other files, folders in classes, empty classes."""
+@dataclass(frozen=True)
+class _Scan:
+    """What is in a folder of class folders, hidden ones aside.
+
+    Attributes:
+        classes: The class folders that hold images.
+        endings: Those of the images.
+        remark: In words, what is no image of a class: other files, folders in classes, empty classes.
+    """
+
+    classes: tuple[str, ...]
+    images: int
+    endings: tuple[str, ...]
+    remark: str
+
+
+def _scan(folder: Path) -> _Scan:
     others: Counter[str] = Counter()
-    for entry in os.scandir(folder):
-        if entry.name.startswith(".") or not entry.is_dir():
-            continue
-        if entry.name not in classes:
-            others["class folder(s) without images"] += 1
-        for inner in os.scandir(entry.path):
-            if _ending(inner.name).lower() not in EXTENSIONS and not inner.name.startswith("."):
-                inside = inner.is_dir()
-                others[
-                    "folder(s) in class folders" if inside else f"file(s) {_ending(inner.name) or 'without ending'}"
-                ] += 1
-    counts = ", ".join(f"{count} {what}" for what, count in others.most_common(5))
-    return f"not used of {folder}: {counts}" if counts else ""
-
-
-def _scan(folder: Path) -> tuple[tuple[str, ...], int, tuple[str, ...]]:
-    """Return the class folders that hold images (hidden ones aside), the number of images, and their endings."""
     classes, images, endings = [], 0, set()
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.name.startswith(".") or not entry.is_dir():
             continue
-        found = [ending for ending in map(_ending, os.listdir(entry.path)) if ending.lower() in EXTENSIONS]
+        found = 0
+        for inner in os.scandir(entry.path):
+            ending = _ending(inner.name)
+            if ending.lower() in EXTENSIONS:
+                found += 1
+                endings.add(ending)
+            elif not inner.name.startswith("."):
+                kind = "folder(s) in class folders" if inner.is_dir() else f"file(s) {ending or 'without ending'}"
+                others[kind] += 1
         if found and CONTROL.search(entry.name):
             raise UserError(f"class folder {entry.path}: its name is not one line of text in UTF-8; rename it")
         if found:
             classes.append(entry.name)
-            images += len(found)
-            endings.update(found)
-    return tuple(classes), images, tuple(sorted(endings))
+            images += found
+        else:
+            others["class folder(s) without images"] += 1
+    counts = ", ".join(f"{count} {what}" for what, count in others.most_common(5))
+    remark = f"not used of {folder}: {counts}" if counts else ""
+    return _Scan(tuple(classes), images, tuple(sorted(endings)), remark)
 
 
 def _ending(name: str) -> str:

@@ -167,12 +167,12 @@ def _fix(
     if ranking not in FIXED:
         return ((),) * geometry.depth
     rows, columns = geometry.grid
-    places, fixed = list(range(geometry.num_patches)), []
+    indices, fixed = list(range(geometry.num_patches)), []
     for keep, returns in zip(kept, rejoins):
-        places = list(range(geometry.num_patches)) if returns else places
-        stay = fixed_positions(ranking, places, keep, columns, rows) if keep else ()
+        indices = list(range(geometry.num_patches)) if returns else indices
+        stay = fixed_positions(ranking, indices, keep, columns, rows) if keep else ()
         if stay:
-            places = [places[i] for i in stay] + [geometry.num_patches] * fused
+            indices = [indices[i] for i in stay] + [geometry.num_patches] * fused
         fixed.append(stay)
     return tuple(fixed)
 

@@ -15,18 +15,18 @@ RANKINGS = ("cls", "random", "lowest", "norm", "received", "stride", "centre")
 FIXED = ("stride", "centre")  # of which the plan knows who stays
 
 
-def fixed_positions(ranking: str, places: Sequence[int], keep: int, columns: int, rows: int) -> tuple[int, ...]:
+def fixed_positions(ranking: str, indices: Sequence[int], keep: int, columns: int, rows: int) -> tuple[int, ...]:
     """Return which of the patch tokens that are present stay under a fixed ranking, as ascending positions.
 
     Args:
-        places: The place of each token that is present on the grid of patches, counted row by row.
+        indices: The patch of each token that is present, counted row by row on the grid.
         keep: How many stay.
     """
     if ranking == "stride":
-        return tuple(i * len(places) // keep for i in range(keep))
+        return tuple(i * len(indices) // keep for i in range(keep))
 
     def distance(position: int) -> int:
-        row, column = divmod(places[position], columns)
+        row, column = divmod(indices[position], columns)
         return (2 * row - rows + 1) ** 2 + (2 * column - columns + 1) ** 2
 
-    return tuple(sorted(sorted(range(len(places)), key=distance)[:keep]))
+    return tuple(sorted(sorted(range(len(indices)), key=distance)[:keep]))

@@ -9,7 +9,7 @@ from src.runs import Metrics
 from src.runtime.distributed import ProcessGroup
 from src.schedules import Geometry, Phase, parse, resolve
 from src.training.checkpoint import TrainingProgress
-from src.training.optimizer import peak_lr
+from src.training.optimizer import peak_lr, warmup_epochs
 
 # docs/ascend.md, counted by `ascend_check --bytes` of ViT-S
 ERF_ON_ASCEND = (
@@ -43,9 +43,9 @@ def log_setup(
         log.warning(ERF_ON_ASCEND)
     if peak_lr(config, group.size) < config.optimizer.min_lr:
         log.info("that is below optimizer.min_lr %g: it does not fall after the warm-up", config.optimizer.min_lr)
-    if config.optimizer.warmup_epochs >= config.train.epochs > 1:
-        cut = config.train.epochs - 1
-        log.info("optimizer.warmup_epochs %d is cut to %d, for the run is short", config.optimizer.warmup_epochs, cut)
+    warmup, asked = warmup_epochs(config), config.optimizer.warmup_epochs
+    if 0 < warmup < asked:
+        log.info("optimizer.warmup_epochs %d is cut to %d, for the run is short", asked, warmup)
     for phase in phases:
         plan = resolve(parse(phase.tokens), geometry)
         log.info(

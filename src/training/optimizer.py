@@ -19,10 +19,14 @@ def peak_lr(config: Config, processes: int = 1) -> float:
     return config.optimizer.lr * batch / (config.optimizer.lr_batch_size or batch)
 
 
+def warmup_epochs(config: Config) -> int:
+    """Return the epochs of the learning rate's warm-up: at least one is left for the cosine."""
+    return min(config.optimizer.warmup_epochs, config.train.epochs - 1)
+
+
 def learning_rates(config: Config, steps_per_epoch: int, processes: int = 1) -> list[float]:
     """Return the learning rate of every step of the run: linear warm-up, then a cosine to `min_lr`."""
-    epochs, peak = config.train.epochs, peak_lr(config, processes)
-    warmup = min(config.optimizer.warmup_epochs, epochs - 1)
+    epochs, warmup, peak = config.train.epochs, warmup_epochs(config), peak_lr(config, processes)
     return create_scheduler(
         steps_per_epoch,
         "cosine_decay",
