@@ -19,7 +19,7 @@ PriorResults = Mapping[str, Mapping[Variant, Summary]]  # by the name of the exp
 def known_specs(prior: PriorResults) -> list[str]:
     """Return the schedules of the paper and of earlier experiments, without controls and without other settings."""
     variants = [variant for summaries in prior.values() for variant in summaries if not variant.overrides]
-    ranked = [variant.tokens for variant in variants if parse(variant.tokens).ranking == "cls"]
+    ranked = [variant.tokens for variant in variants if {*parse(variant.tokens).rankings} <= {"cls"}]
     return list(dict.fromkeys([*TABLE1, *ranked]))
 
 

@@ -53,7 +53,7 @@ def log_setup(
             phase.number, phase.first, phase.last, phase.tokens, plan.tokens_out, plan.macs / 1e9,
             100 * plan.ideal_gain,
         )  # fmt: skip
-        if plan.schedule.stages and not any(plan.kept):
+        if plan.schedule.routes and not any(plan.kept):
             log.warning("%s drops no token of this model: look at model.align_tokens and image_size", phase.tokens)
     graphs = sum(progress.epoch < phase.last for phase in phases)
     log.info("%d training graph%s will be compiled", graphs, "" if graphs == 1 else "s")
