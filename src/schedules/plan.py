@@ -54,7 +54,7 @@ class Geometry:
         Raises:
             UserError: The size is no multiple of the patch size.
         """
-        return replace(self, grid=_grid(image_size, self.patch_size))
+        return replace(self, grid=_grid(image_size, self.patch_size, "image_size"))
 
     @classmethod
     def from_config(cls, config: ModelConfig) -> "Geometry":
@@ -90,7 +90,7 @@ class Geometry:
         Raises:
             UserError: Sizes do not fit together.
         """
-        grid = _grid(image_size, patch_size)
+        grid = _grid(image_size, patch_size, "model.image_size")
         if embed_dim % num_heads:
             raise UserError(f"model.embed_dim {embed_dim} is not a multiple of model.num_heads {num_heads}")
         mlp_dim = int(embed_dim * mlp_ratio)
@@ -99,13 +99,12 @@ class Geometry:
         return cls(grid, patch_size, embed_dim, depth, num_heads, mlp_dim, num_classes, in_channels, align_tokens)
 
 
-def _grid(image_size: ImageSize, patch_size: int) -> tuple[int, int]:
+def _grid(image_size: ImageSize, patch_size: int, name: str) -> tuple[int, int]:
     height, width = sides(image_size)
     if height % patch_size or width % patch_size or min(height, width) < patch_size:
         nearest = "x".join(str(max(1, round(side / patch_size)) * patch_size) for side in (height, width))
         raise UserError(
-            f"model.image_size {height}x{width} is not a multiple of the patch size {patch_size};"
-            f" the nearest is {nearest}"
+            f"{name} {height}x{width} is not a multiple of the patch size {patch_size}; the nearest is {nearest}"
         )
     return height // patch_size, width // patch_size
 
