@@ -12,7 +12,8 @@ from mindspore.common.initializer import TruncatedNormal, initializer
 
 from src.config import ImageSize
 from src.models.layers import Block, PatchEmbed, dense
-from src.models.ops import choose_target, layer_norm
+from src.models.ops import choose_target, layer_norm, matmul
+from src.models.positions import resampling
 from src.models.router import TokenRouter
 from src.schedules import Geometry, Plan, parse, resolve
 
@@ -34,14 +35,16 @@ class SkipViT(nn.Cell):
     """A ViT whose unimportant patch tokens skip blocks, or are fused, as a static plan says.
 
     Images float32 [B, I, H, W] → logits [B, classes]. The plan has no parameters: any plan runs any weights, and
-    `with_tokens` gives a second network of another plan over the very same ones. Without the inputs of `sample`,
-    stochastic depth draws as MindCV's layer does.
+    `with_tokens` gives a second network of another plan, and of another image size, over the very same ones. Without
+    the inputs of `sample`, stochastic depth draws as MindCV's layer does.
 
     Args:
         patch_embed, cls_token, pos_embed, pos_drop, blocks, norm, head: The parts that hold the weights; no `cls_token`
             where the mean of all tokens is what the head reads.
-        geometry: The sizes of the parts.
+        geometry: The sizes of the parts, and the grid of the images.
         plan: Which tokens leave and return where, resolved for this geometry.
+        position_grid: Rows and columns of `pos_embed`, which is resampled where the images' grid is another; None: they
+            are the same.
         auto_prefix: False for parts that have their parameters' names already.
     """
 
@@ -56,6 +59,7 @@ class SkipViT(nn.Cell):
         head: nn.Dense,
         geometry: Geometry,
         plan: Plan,
+        position_grid: Optional[tuple[int, int]] = None,
         auto_prefix: bool = True,
     ) -> None:
         super().__init__(auto_prefix=auto_prefix)
@@ -67,6 +71,10 @@ class SkipViT(nn.Cell):
         self.norm = norm
         self.head = head
         self.geometry = geometry
+        self.grid = geometry.grid
+        self.position_grid = position_grid or self.grid
+        same = self.position_grid == self.grid
+        self.resampling = None if same else Tensor(resampling(self.position_grid, self.grid, plan.prefix))
         self.plan = plan
         self.depth = geometry.depth
         self.has_cls = cls_token is not None
@@ -102,11 +110,18 @@ class SkipViT(nn.Cell):
 
     def embed(self, images: Tensor) -> Tensor:
         """Embed images [B, I, H, W] as [CLS], if there is one, and patch tokens with positions, [B, T, C]."""
-        x = self.patch_embed(images)
+        x = self.patch_embed(images, self.grid)
         if self.has_cls:
             cls = ops.broadcast_to(ops.cast(self.cls_token, x.dtype), (x.shape[0], 1, x.shape[2]))
             x = ops.concat((cls, x), 1)
-        return self.pos_drop(x + ops.cast(self.pos_embed, x.dtype))
+        return self.pos_drop(x + ops.cast(self.positions(), x.dtype))
+
+    def positions(self) -> Tensor:
+        """Return the position embedding of the images' grid, float32 [1, T, C]."""
+        if self.resampling is None:
+            return self.pos_embed
+        _, tokens, channels = self.pos_embed.shape
+        return ops.reshape(matmul(self.resampling, ops.reshape(self.pos_embed, (tokens, channels))), (1, -1, channels))
 
     def pool(self, x: Tensor) -> Tensor:
         """Return what the head reads of tokens [B, T, C]: [CLS], or the mean of those that are there, [B, C]."""
@@ -116,15 +131,16 @@ class SkipViT(nn.Cell):
         """Return stochastic depth's factors [B] for half a block; None if none were given."""
         return None if drop_path_scale is None else drop_path_scale[:, block, half]
 
-    def with_tokens(self, tokens: str) -> "SkipViT":
-        """Return the network of another schedule over the same parameters.
+    def with_tokens(self, tokens: str, image_size: Optional[ImageSize] = None) -> "SkipViT":
+        """Return the network of another schedule over the same parameters; of another image size too, if one is given.
 
         Raises:
-            UserError: The spec is refused for this model.
+            UserError: The spec is refused for this model, or the size is no multiple of the patch size.
         """
+        geometry = self.geometry if image_size is None else self.geometry.at(image_size)
         return SkipViT(
             self.patch_embed, self.cls_token, self.pos_embed, self.pos_drop, self.blocks, self.norm, self.head,
-            self.geometry, resolve(parse(tokens), self.geometry), auto_prefix=False,
+            geometry, resolve(parse(tokens), geometry), self.position_grid, auto_prefix=False,
         )  # fmt: skip
 
     def sample(self, images: int, *seed: int) -> RandomInputs:
@@ -189,7 +205,7 @@ def build(
     rates = [drop_path_rate * i / max(depth - 1, 1) for i in range(depth)]
     prefix = geometry.prefix_tokens
     return SkipViT(
-        PatchEmbed(geometry.grid, patch_size, in_channels, embed_dim),
+        PatchEmbed(patch_size, in_channels, embed_dim),
         cls_token=_token_weights("cls_token", prefix, embed_dim) if prefix else None,
         pos_embed=_token_weights("pos_embed", prefix + geometry.num_patches, embed_dim),
         pos_drop=nn.Dropout(p=drop_rate) if drop_rate else nn.Identity(),
