@@ -70,21 +70,27 @@ def measure(config: Config, specs: Sequence[str], pairs: int, steps: int, peers:
     return report
 
 
-def time_training(config: Config, specs: Sequence[str], pairs: int, steps: int) -> dict[str, Timing]:
-    """Set up the device, and time a training step of every spec in turns; gains are over the first.
+def time_training(configs: Mapping[str, Config], pairs: int, steps: int) -> dict[str, Timing]:
+    """Set up the device, and time a training step of every configuration in turns; gains are over the first.
+
+    Args:
+        configs: By name; they differ in schedule and image size alone.
 
     Returns:
-        Seconds of a step of `data.batch_size` images, by spec.
+        Seconds of a step of `data.batch_size` images, by name.
     """
-    set_up(config)
-    config = with_tokens(config, specs[0])
-    state, batch = _new_state(config), _random_batch(config)
-    runs = {}
-    for number, spec in enumerate(specs, 1):
-        log.info("compiling %s (%d of %d)", spec, number, len(specs))
-        runs[spec] = _training(config, state, spec, batch)
+    first = next(iter(configs))
+    set_up(configs[first])
+    prepared, runs = {}, {}
+    for number, (name, config) in enumerate(configs.items(), 1):
+        log.info("compiling %s (%d of %d)", name, number, len(configs))
+        size = config.model.image_size
+        if size not in prepared:
+            prepared[size] = (_new_state(config), _random_batch(config))
+        state, batch = prepared[size]
+        runs[name] = _training(config, state, config.model.tokens, batch)
     log.info("timing training; rounds: %d, steps of a turn: %d", pairs, steps)
-    return interleave(runs, pairs, steps, base=specs[0])
+    return interleave(runs, pairs, steps, base=first)
 
 
 def set_up(config: Config) -> None:

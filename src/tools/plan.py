@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def main(argv: Sequence[str]) -> None:
     """Search, sort, measure if asked to, and print the table."""
     args = _parser().parse(argv)
-    from src.config import load, with_classes
+    from src.config import load, with_classes, with_tokens
     from src.errors import UserError
     from src.experiments import candidates
     from src.experiments.results import read_results, summarise
@@ -50,7 +50,8 @@ def main(argv: Sequence[str]) -> None:
         from src.benchmarks.measure import time_training
 
         cli.start_log()
-        timings = time_training(config, ["none", *(str(plan.schedule) for plan in chosen)], args.pairs, steps=1)
+        specs = ["none", *(str(plan.schedule) for plan in chosen)]
+        timings = time_training({spec: with_tokens(config, spec) for spec in specs}, args.pairs, steps=1)
     print(candidates.table(chosen, prior, timings))
 
 
