@@ -9,6 +9,8 @@ from src.config import Config
 from src.experiments import paired
 from src.experiments.results import Reached, Summary, Variant
 
+ENOUGH = 0.9  # probability of showing what is there, as trials are commonly planned for
+
 
 def table(summaries: Mapping[Variant, Summary], allowed: Optional[float] = None) -> str:
     """Return the table as Markdown; what is known of no variant has no column.
@@ -50,7 +52,7 @@ def notes(summaries: Mapping[Variant, Summary], config: Config, allowed: float, 
         f" Training speed: {measured or where}.",
         _test_note([found.differences for found in summaries.values()], allowed),
         _cost_note(measured) if any(found.reached for found in summaries.values()) else "",
-        *(f"{variant.name}: {_contents(variant)}" for variant in summaries if variant.name),
+        "\n".join(f"- {variant.name}: {_contents(variant)}" for variant in summaries if variant.name),
     ]
     return "\n\n".join(filter(None, paragraphs)) + "\n"
 
@@ -62,10 +64,12 @@ def _test_note(groups: Sequence[Sequence[float]], allowed: float) -> str:
         return ""
     counts = sorted({len(group) for group in groups if len(group) > 1})
     powers = [f"{100 * paired.power(pairs, sd, allowed):.0f}% with {pairs} pairs" for pairs in counts]
+    needed = next((pairs for pairs in range(2, 200) if paired.power(pairs, sd, allowed) >= ENOUGH), None)
+    more = f"; {100 * ENOUGH:.0f}% takes {needed}" if needed else ""
     return (
         f"Not worse by {allowed}: a one-sided t test over pairs of one seed rejects a loss of {allowed} points of top-1"
         f" or more with p < {paired.ALPHA}; nothing is corrected for the number of rows. Where nothing is lost it shows"
-        f" that with a probability of {', '.join(powers)} (standard deviation of a difference: {sd:.2f}, pooled)."
+        f" that with a probability of {', '.join(powers)}{more} (standard deviation of a difference: {sd:.2f}, pooled)."
     )
 
 

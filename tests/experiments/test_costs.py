@@ -1,6 +1,8 @@
 """Costs of trainings, the time to the dense model's accuracy, and the table and plots of them, without a training."""
 
+import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from src.config import load
 from src.errors import UserError
 from src.experiments.costs import Costs, Spent, compare, follow, reached
 from src.experiments.experiment import Experiment
+from src.experiments.paired import pooled_sd, power
 from src.experiments.results import DENSE, Variant, read_results, read_rows
 from src.runs import Metrics
 from src.runs.images import RunImages
@@ -122,9 +125,14 @@ def test_the_table_tells_costs_times_and_the_test(tmp_path):
     assert cells["| skip, random"][3:] == ["not reached", "not reached"]
     text = found.table_file.read_text()
     assert "rejects a loss of 1.0 points of top-1 or more with p < 0.01" in text
-    assert "% with 3 pairs (standard deviation" in text
-    assert "\nskip: `6(55%)+11`\n" in text
-    assert "\nskip, random: `6(55%,random)+11`, `train.warmup_dense_epochs=0`\n" in text
+    found = re.search(
+        r"probability of (\d+)% with 3 pairs; 90% takes (\d+) \(standard deviation of a difference: ", text
+    )
+    sd = pooled_sd([[0.5, -0.1, 0.5], [-2.0, -4.0, -2.0]])
+    assert int(found[1]) == round(100 * power(3, sd, 1.0))
+    assert power(int(found[2]), sd, 1.0) >= 0.9 > power(int(found[2]) - 1, sd, 1.0)
+    assert "\n- skip: `6(55%)+11`\n" in text
+    assert "\n- skip, random: `6(55%,random)+11`, `train.warmup_dense_epochs=0`\n" in text
     results = {(r.name, r.seed): r for r in read_results(tmp_path / "out" / "results.csv")}
     assert results["skip, random", 0].reached_epoch == math.inf
     assert (results["skip", 0].reached_epoch, results["skip", 0].reached_seconds) == (3, 9.0)
@@ -145,6 +153,20 @@ def test_runs_that_do_not_say_their_images_have_no_costs(tmp_path):
     found.write()
     assert "multiplications" not in found.table_file.read_text()
     assert {result.cost for result in read_results(tmp_path / "out" / "results.csv")} == {None}
+
+
+def test_measured_speeds_decide_time_where_they_are_of_all_steps(tmp_path):
+    found = experiment(tmp_path)
+    speeds = {"none": 100.0, "6(55%)+11": 160.0, "6(55%,random)+11": 200.0}
+    for known, times, where in (
+        (speeds, {"none": 1.0, "skip": 0.625, "skip, random": 0.5}, "Training speed: here."),
+        ({**speeds, "none": None}, {"none": 1.0, "skip": 0.75, "skip, random": 0.75}, "of the trainings themselves"),
+    ):
+        img_s = {spec: speed for spec, speed in known.items() if speed}
+        (tmp_path / "out" / "speeds.json").write_text(json.dumps({"img_s": img_s, "where": "here"}))
+        found.write()
+        assert {r.name or "none": r.time for r in read_results(tmp_path / "out" / "results.csv")} == times
+        assert where in found.table_file.read_text()
 
 
 def test_the_plots_are_of_all_that_is_shown(tmp_path):
