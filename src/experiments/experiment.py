@@ -41,7 +41,7 @@ class Experiment:
     groups: Mapping[str, Sequence[Variant]]
     jobs: Sequence[Job]
     output: Path
-    allowed: float = 1.0
+    allowed: float
 
     @classmethod
     def plan(
@@ -52,7 +52,7 @@ class Experiment:
         groups: Mapping[str, Sequence[Variant]],
         seeds: int,
         output: Optional[Path],
-        allowed: float = 1.0,
+        allowed: float,
     ) -> "Experiment":
         """Plan the trainings of a configuration file; what cannot be trained is refused here.
 

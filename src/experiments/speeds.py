@@ -68,7 +68,7 @@ def read_speeds(output: Path) -> Optional[Speeds]:
 
 def is_of_one_model(variant: Variant) -> bool:
     """Tell whether a variant's training steps differ from the dense one's by schedule and image size alone."""
-    timed = {*keys_with(Role.STEP_TIME)} - {"model.tokens", "train.tokens", "train.phases"}
+    timed = {*keys_with(Role.STEP_TIME)} - {"model.tokens"}
     return not timed & variant.settings.keys()
 
 

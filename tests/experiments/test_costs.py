@@ -98,7 +98,7 @@ def experiment(folder, seeds=3):
     (folder / "rows.yaml").write_text(ROWS)
     groups = read_rows(folder / "rows.yaml")
     config = load(QUICK, {"train.epochs": 4})
-    found = Experiment.plan(QUICK, config, {"train.epochs": 4}, groups, seeds, folder / "out", allowed=1.0)
+    found = Experiment.plan(QUICK, config, {"train.epochs": 4}, groups, seeds, folder / "out", 1.0)
     for job in found.jobs:
         name = str(job.variant)
         luck = job.seed + NOISE[name] * (-1) ** job.seed
@@ -185,10 +185,10 @@ def test_rows_that_would_share_a_folder_need_names(tmp_path):
     with pytest.raises(
         UserError, match=r"the rows a b and A-B would be trained in one folder; give one of them a name:"
     ):
-        Experiment.plan(QUICK, config, {}, {"rows": rows}, 1, tmp_path)
+        Experiment.plan(QUICK, config, {}, {"rows": rows}, 1, tmp_path, 1.0)
     for row in (Variant("none", ("data.root=" + "x" * 300,)), Variant("6(55%)+11", name="—")):
         with pytest.raises(UserError, match=r"needs a name of letters and digits; add name:"):
-            Experiment.plan(QUICK, config, {}, {"rows": [row]}, 1, tmp_path)
+            Experiment.plan(QUICK, config, {}, {"rows": [row]}, 1, tmp_path, 1.0)
 
 
 def test_a_name_is_shown_and_makes_no_other_variant(tmp_path):
@@ -197,7 +197,7 @@ def test_a_name_is_shown_and_makes_no_other_variant(tmp_path):
     )
     dense, short = read_rows(tmp_path / "rows.yaml")["a"]
     assert (dense, str(dense), str(short)) == (DENSE, "dense", "short")
-    planned = Experiment.plan(QUICK, load(QUICK), {}, {"a": [dense, short]}, 1, tmp_path / "out")
+    planned = Experiment.plan(QUICK, load(QUICK), {}, {"a": [dense, short]}, 1, tmp_path / "out", 1.0)
     assert [(str(job.variant), job.run.path.parent.name) for job in planned.jobs] == [
         ("dense", "dense"), ("short", "short")]  # fmt: skip
 
