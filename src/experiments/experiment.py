@@ -13,7 +13,8 @@ from src.data.datasets import open_dataset
 from src.errors import UserError, short_value
 from src.experiments import finished, speeds, table
 from src.experiments.jobs import Job, run_jobs
-from src.experiments.results import DENSE, Variant, summarise, write_results
+from src.experiments.results import summarise, write_results
+from src.experiments.variants import DENSE, Variant
 from src.files import lock, make_folder, write_text
 from src.runs import RUNS, RunFolder
 from src.schedules import Geometry, parse, resolve

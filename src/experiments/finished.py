@@ -7,8 +7,9 @@ from typing import Optional
 from src.config import Config, ImageSize
 from src.experiments.costs import Spent, compare, follow, size_of
 from src.experiments.jobs import Job
-from src.experiments.results import DENSE, TrainingResult, Variant
+from src.experiments.results import TrainingResult
 from src.experiments.speeds import Speeds, is_of_one_model, kind_of
+from src.experiments.variants import DENSE, Variant
 from src.runs import Metrics
 
 

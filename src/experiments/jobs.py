@@ -14,7 +14,8 @@ from typing import Optional
 
 from src.config import Config, Role, flatten, keys_with, load
 from src.errors import Interrupted, RunError, UserError
-from src.experiments.results import TrainingResult, Variant, result_of
+from src.experiments.results import TrainingResult, result_of
+from src.experiments.variants import Variant
 from src.progress import Progress
 from src.runs import RunFolder
 from src.runs.images import read_images

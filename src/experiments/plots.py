@@ -13,7 +13,8 @@ from matplotlib import pyplot as plt
 from matplotlib.ticker import MaxNLocator
 
 from src.experiments.costs import Spent
-from src.experiments.results import DENSE, Summary, Variant
+from src.experiments.results import Summary
+from src.experiments.variants import DENSE, Variant
 
 BLUE, GOLD, GREY = "#2a6f97", "#e9c46a", "#6c757d"
 MARKERS = "osD^v<>pP"

@@ -1,56 +1,24 @@
-"""The variants of an experiment, the results of their trainings, and statistics. Never imports MindSpore."""
+"""The results of trainings, and what they come to over seeds. Never imports MindSpore."""
 
 import csv
 import io
 import math
-import re
 import shlex
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Optional
 
 from pydantic import TypeAdapter
 
-from src.config import Config, format_override, read_overrides, read_yaml
+from src.config import Config
 from src.errors import UserError, short_message
 from src.experiments.paired import margin
+from src.experiments.variants import DENSE, Variant
 from src.files import write_text
 from src.runs import RunFolder, throughput
 from src.schedules import Geometry, parse, resolve
-
-NAME = re.compile(r"[^|`\r\n\t]{1,60}")
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A schedule to train, with the configuration keys that differ from the experiment's.
-
-    Attributes:
-        overrides: The keys as `section.key=value`, sorted.
-        name: What it is shown as; empty for schedule and overrides. Two names do not make two variants.
-    """
-
-    tokens: str
-    overrides: tuple[str, ...] = ()
-    name: str = field(default="", compare=False)
-
-    def __str__(self) -> str:
-        return self.name or " ".join([self.tokens, *self.overrides])
-
-    @property
-    def settings(self) -> dict[str, object]:
-        """The values by key, the schedule included."""
-        return {**read_overrides(self.overrides), "model.tokens": self.tokens}
-
-    @property
-    def has_phases(self) -> bool:
-        """Whether it trains under several schedules or sizes, so that no speed is that of its steps."""
-        return "train.phases" in self.settings
-
-
-DENSE = Variant("none")
 
 
 @dataclass(frozen=True)
@@ -136,34 +104,6 @@ class Summary:
     cost: Optional[float]
     time: Optional[float]
     reached: Optional[Reached]
-
-
-def read_rows(path: Path) -> dict[str, list[Variant]]:
-    """Read the groups of a file of variants, one a row of the table.
-
-    Raises:
-        UserError: The file cannot be read, or is no mapping of groups to rows.
-    """
-    try:
-        tree = read_yaml(path.read_text(encoding="utf-8"), f"rows {path}")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise UserError(f"rows {path} cannot be read: {reason}; name a file with --rows FILE") from error
-    if not isinstance(tree, dict) or not tree or not all(isinstance(rows, list) and rows for rows in tree.values()):
-        raise UserError(f"rows {path}: must be a mapping of groups to lists of rows, like configs/tables/table1.yaml")
-    return {str(group): [_read_variant(entry, path) for entry in rows] for group, rows in tree.items()}
-
-
-def _read_variant(entry: object, path: Path) -> Variant:
-    if isinstance(entry, str):
-        entry = {"tokens": entry}
-    if not isinstance(entry, dict) or not isinstance(entry.get("tokens"), str):
-        raise UserError(f"rows {path}: a row is a schedule, or a mapping with tokens, not {entry!r}")
-    name = entry.get("name", "")
-    if "name" in entry and not (isinstance(name, str) and NAME.fullmatch(name)):
-        raise UserError(f"rows {path}: a row's name is a text of up to 60 characters without | and `, not {name!r}")
-    others = sorted((str(key), value) for key, value in entry.items() if key not in ("tokens", "name"))
-    return Variant(str(parse(entry["tokens"])), tuple(format_override(key, value) for key, value in others), name)
 
 
 def result_of(run: RunFolder, variant: Variant, seed: int, config: Config) -> TrainingResult:

@@ -8,7 +8,7 @@ from typing import Optional
 
 from src.config import Config, ImageSize, Role, keys_with
 from src.errors import UserError, short_message
-from src.experiments.results import Variant
+from src.experiments.variants import Variant
 from src.files import write_text
 from src.runtime.environment import environment, one_line
 

@@ -7,7 +7,8 @@ from typing import Optional
 from src import markdown
 from src.config import Config
 from src.experiments import paired
-from src.experiments.results import Reached, Summary, Variant
+from src.experiments.results import Reached, Summary
+from src.experiments.variants import Variant
 
 ENOUGH = 0.9  # probability of showing what is there, as trials are commonly planned for
 

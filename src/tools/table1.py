@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> None:
     from src.config import load
     from src.errors import UserError
     from src.experiments.experiment import Experiment
-    from src.experiments.results import Variant, read_rows
+    from src.experiments.variants import Variant, read_rows
 
     if not args.config:
         raise UserError("--config is missing; name a configuration with --config FILE")

@@ -14,7 +14,8 @@ from src.errors import UserError
 from src.experiments.costs import Costs, Spent, compare, follow, reached
 from src.experiments.experiment import Experiment
 from src.experiments.paired import pooled_sd, power
-from src.experiments.results import DENSE, Variant, read_results, read_rows
+from src.experiments.results import read_results
+from src.experiments.variants import DENSE, Variant, read_rows
 from src.runs import Metrics
 from src.runs.images import RunImages
 from src.runs.metrics import write_metrics
@@ -202,7 +203,7 @@ def test_a_name_is_shown_and_makes_no_other_variant(tmp_path):
         ("dense", "dense"), ("short", "short")]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["'a|b'", "''", "7", f"'{'x' * 61}'", "'`a`'"])
+@pytest.mark.parametrize("name", ["'a|b'", "''", "7", f"'{'x' * 61}'", "'`a`'", '"a\\nb"'])
 def test_a_name_that_would_break_the_table_is_refused(tmp_path, name):
     (tmp_path / "rows.yaml").write_text(f"a: [{{tokens: none, name: {name}}}]")
     with pytest.raises(UserError, match="a row's name is a text of up to 60 characters"):

@@ -12,7 +12,8 @@ import pytest
 
 from src.errors import UserError
 from src.experiments.plots import pareto
-from src.experiments.results import TrainingResult, Variant, read_results, read_rows, summarise, write_results
+from src.experiments.results import TrainingResult, read_results, summarise, write_results
+from src.experiments.variants import Variant, read_rows
 from src.runtime.environment import share_cores
 from src.schedules.paper import TABLE1
 from tests.helpers.commands import ROOT, module, run_here, run_module
