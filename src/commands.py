@@ -24,6 +24,8 @@ from src.runtime.distributed import ProcessGroup, launched_processes
 from src.runtime.environment import memory
 from src.runtime.signals import STOP
 from src.schedules import Geometry, parse, resolve
+from src.schedules.costs import run_costs
+from src.schedules.phases import config_of, plan_phases, resolve_phases
 from src.weights import read_checkpoint
 
 if TYPE_CHECKING:
@@ -146,6 +148,7 @@ def check(config: Config) -> None:
             " model.embed_dim, model.depth, model.num_classes or model.image_size"
         )
     resolve(parse(config.model.tokens), geometry)
+    resolve_phases(config)
 
 
 def _check(config: Config, splits: Sequence[str] = ("train", "val")) -> Dataset:
@@ -192,7 +195,8 @@ def _prepare(
     from src.data.transforms import check_transforms
 
     config = with_classes(config, len(dataset.classes))
-    check_transforms(config)
+    for phase in plan_phases(config):
+        check_transforms(config_of(config, phase))
     check_sizes(dataset, config.data, group)
     left_out = images.left_out if begun else None
     dataset, bad_images, left_out = verify_images(
@@ -235,6 +239,7 @@ def _describe(run: RunFolder, data: _Prepared) -> None:
     from src.runtime.environment import environment
 
     log.info("run folder: %s", run.path)
+    write_text(run.phases, run_costs(data.config).table())
     if data.bad_images:
         write_text(run.bad_images, "".join(f"{plain(line)}\n" for line in data.bad_images))
     data.images.write(run.images)

@@ -10,10 +10,11 @@ from typing import Any, Optional, Union
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from src.config.schema import SECTIONS, Config, Role, fields_by_key, flatten, keys_with
+from src.config.schema import SECTIONS, Config, PhaseConfig, Role, fields_by_key, flatten, keys_with
 from src.errors import UserError, short_value
 
 POLICIES = ("autoaug", "autoaugr", "3a", "randaug", "trivialaugwide", "augmix")  # of MindCV 0.3
+_POLICY = re.compile(rf"({'|'.join(POLICIES)})(-\S+)?")
 LONGEST = 2**18  # characters of a file
 DEEPEST = 20  # a list in a section in a file is at 3
 MOST_REFUSED = 5  # values that one message names
@@ -82,7 +83,12 @@ def format_override(name: str, value: object) -> str:
     """Return `section.key=value` as it is given on a command line."""
     style = '"' if isinstance(value, str) and not value.isprintable() else None  # else a newline makes two lines
     plain = yaml.safe_dump(
-        _plain(value), default_flow_style=True, default_style=style, width=float("inf"), allow_unicode=True
+        _plain(value),
+        default_flow_style=True,
+        default_style=style,
+        width=float("inf"),
+        allow_unicode=True,
+        sort_keys=False,
     )
     return f"{name}={plain.removesuffix(chr(10)).removesuffix(chr(10) + '...')}"
 
@@ -153,7 +159,18 @@ def dump(config: Config, origins: Optional[Mapping[str, str]] = None) -> str:
 
 
 def _plain(value: object) -> object:
-    return list(value) if isinstance(value, tuple) else value
+    """Return lists and mappings of a value, as YAML has them; a phase without what it leaves null."""
+    if isinstance(value, (tuple, list)):
+        return [_plain(part) for part in value]
+    if isinstance(value, PhaseConfig):
+        given = {_phase_key(field): getattr(value, field.name) for field in dataclasses.fields(value)}
+        return {name: _plain(part) for name, part in given.items() if part is not None}
+    return value
+
+
+def _phase_key(field: "dataclasses.Field[Any]") -> str:
+    """Return the key of a phase's field: `from` is a word of Python's."""
+    return field.name.removesuffix("_tokens")
 
 
 def _read(path: Path) -> str:
@@ -192,6 +209,7 @@ def _merge(layers: Sequence[tuple[str, Tree]], overrides: Overrides) -> Resolved
     merged: Tree = {}
     origins: dict[str, str] = {}
     sources: dict[tuple[str, ...], str] = {}
+    layers, last = _without_overruled(layers, overrides), layers[-1][0]
     for source, tree in layers:
         for section, keys in tree.items():
             if not isinstance(keys, dict):
@@ -201,7 +219,6 @@ def _merge(layers: Sequence[tuple[str, Tree]], overrides: Overrides) -> Resolved
                 merged[section].update(keys)
                 origins.update({f"{section}.{name}": source for name in keys})
                 sources.update({(str(section), str(name)): source for name in keys})
-    last = layers[-1][0]
     for name, value in overrides.items():
         section, _, key = name.partition(".")
         label = f"override {format_override(name, value)!r}"
@@ -219,9 +236,32 @@ def _merge(layers: Sequence[tuple[str, Tree]], overrides: Overrides) -> Resolved
         more = f"; and {len(refused) - MOST_REFUSED} more" if len(refused) > MOST_REFUSED else ""
         lines = [_explain(error, last, sources) for error in refused[:MOST_REFUSED]]
         raise UserError("; ".join(lines) + more) from invalid
+    if config.train.phases and "train.epochs" not in origins:
+        epochs = sum(phase.epochs for phase in config.train.phases)
+        config = dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=epochs))
+        origins["train.epochs"] = "the sum of train.phases"
     given = " ".join(format_override(name, value) for name, value in overrides.items())
     _check_combinations(config, f"{last} with {given}" if given else last)
     return Resolved(config, origins)
+
+
+def _without_overruled(layers: Sequence[tuple[str, Tree]], overrides: Overrides) -> list[tuple[str, Tree]]:
+    """Leave out epochs and warm-up below the layer that lists the phases, which says both."""
+    names = ("epochs", "warmup_dense_epochs")
+    listed = [number for number, (_, tree) in enumerate(layers) if _lists_phases(tree.get("train"))]
+    first = len(layers) if overrides.get("train.phases") is not None else max(listed, default=0)
+    if overrides.get("train.phases", ...) is None:
+        first = 0
+    return [
+        (source, {**tree, "train": {key: value for key, value in tree["train"].items() if key not in names}})
+        if number < first and isinstance(tree.get("train"), dict)
+        else (source, tree)
+        for number, (source, tree) in enumerate(layers)
+    ]
+
+
+def _lists_phases(train: object) -> bool:
+    return isinstance(train, dict) and train.get("phases") is not None
 
 
 def _explain(error: dict[str, Any], source: str, sources: Mapping[tuple[str, ...], str]) -> str:
@@ -229,12 +269,29 @@ def _explain(error: dict[str, Any], source: str, sources: Mapping[tuple[str, ...
     location = tuple(str(part) for part in error["loc"])
     name = ".".join(location[:2])
     source = sources.get(location[:2], sources.get(location[:1], source))
+    if name == "train.phases" and len(location) > 2:
+        return f"{source}: {name}: phase {int(location[2]) + 1}: {_explain_phase(error, location[3:4])}"
+    if name == "train.phases":
+        return f"{source}: {name}: must be a list of 1 to 1000 phases, not {short_value(error['input'])}"
     if error["type"] in ("unexpected_keyword_argument", "unexpected_positional_argument"):
         return f"{source}: unknown key {name}{_suggest(name)}"
     if len(location) == 1:
         return f"{source}: {name}: must be a section of keys, not {short_value(error['input'])}"
     reason = "too few entries" if error["type"] == "missing" else error["msg"][0].lower() + error["msg"][1:]
     return f"{source}: {name}: {reason}, not {short_value(error['input'])}"
+
+
+def _explain_phase(error: dict[str, Any], key: tuple[str, ...]) -> str:
+    """Return what is refused of a phase: key, reason, value."""
+    valid = [_phase_key(field) for field in dataclasses.fields(PhaseConfig)]
+    if not key:
+        return f"must be a mapping of {', '.join(valid)}, not {short_value(error['input'])}"
+    if error["type"] == "missing":
+        return f"{key[0]} is missing"
+    if key[0] not in valid:
+        near = difflib.get_close_matches(key[0], valid, n=1)
+        return f"unknown key {key[0]}; " + (f"did you mean {near[0]}?" if near else f"valid are {', '.join(valid)}")
+    return f"{key[0]}: {error['msg'][0].lower() + error['msg'][1:]}, not {short_value(error['input'])}"
 
 
 def _suggest(name: str) -> str:
@@ -254,6 +311,10 @@ def _suggest(name: str) -> str:
 
 def _check_combinations(config: Config, source: str) -> None:
     data = config.data
+    policies = [phase.auto_augment for phase in config.train.phases or () if phase.auto_augment != "none"]
+    refused = [
+        policy for policy in [data.auto_augment, *policies] if policy is not None and not _POLICY.fullmatch(policy)
+    ]
     values, defaults = flatten(config), flatten(Config())
     folder_only = keys_with(Role.FOLDER_ONLY)
     problem = None
@@ -265,9 +326,34 @@ def _check_combinations(config: Config, source: str) -> None:
         problem = f"data.train_split and data.val_split of {data.name} must be train, test or all"
     elif data.name != "folder" and any(values[name] != defaults[name] for name in folder_only):
         problem = f"{', '.join(folder_only)} are of image folders, not of {data.name}"
-    elif data.auto_augment and data.color_jitter:
+    elif (data.auto_augment or any(policies)) and data.color_jitter:
         problem = "data.color_jitter and data.auto_augment exclude each other; set one of them to null"
-    elif data.auto_augment is not None and not re.fullmatch(rf"({'|'.join(POLICIES)})(-\S+)?", data.auto_augment):
-        problem = f"data.auto_augment {data.auto_augment!r}: MindCV refuses it: its policies are {', '.join(POLICIES)}"
+    elif refused:
+        problem = f"data.auto_augment {refused[0]!r}: MindCV refuses it: its policies are {', '.join(POLICIES)}"
+    else:
+        problem = _problem_of_phases(config)
     if problem:
         raise UserError(f"{source}: {problem}")
+
+
+def _problem_of_phases(config: Config) -> Optional[str]:
+    """Return what is wrong with a list of phases, whatever their schedules are."""
+    train = config.train
+    if train.phases is None:
+        return None
+    total = sum(phase.epochs for phase in train.phases)
+    if train.warmup_dense_epochs:
+        return "train.phases and train.warmup_dense_epochs exclude each other; make the warm-up the first phase"
+    if total != train.epochs:
+        return f"train.phases have {total} epochs together, train.epochs is {train.epochs}; leave train.epochs out"
+    for number, phase in enumerate(train.phases, 1):
+        given = [
+            name for name, value in (("from", phase.from_tokens), ("plateaus", phase.plateaus)) if value is not None
+        ]
+        if phase.curve is None and given:
+            return f"train.phases: phase {number}: {given[0]} belongs to a curve; add curve: cosine or linear"
+        if phase.curve is not None and len(given) < 2:
+            return f"train.phases: phase {number}: a curve needs both from and plateaus"
+        if (phase.plateaus or 0) > phase.epochs:
+            return f"train.phases: phase {number}: {phase.plateaus} plateaus do not fit into {phase.epochs} epochs"
+    return None

@@ -8,7 +8,9 @@ from pydantic import TypeAdapter
 
 from src import markdown
 from src.config.files import format_override
-from src.config.schema import SECTIONS, Config, Role
+from src.config.schema import SECTIONS, Config, PhaseConfig, Role
+
+HEADER = ["key", "type", "default", "meaning", "role"]
 
 INTRODUCTION = """# Configuration
 
@@ -27,11 +29,25 @@ def reference() -> str:
     for name, section in SECTIONS.items():
         properties = schema["$defs"][section.__name__]["properties"]
         rows = [_row(name, field, properties[field.name]) for field in dataclasses.fields(section)]
-        header = ["key", "type", "default", "meaning", "role"]
-        parts.append(f"## {name}\n\n{inspect.getdoc(section)}\n\n{markdown.table(header, rows)}")
+        parts.append(f"## {name}\n\n{inspect.getdoc(section)}\n\n{markdown.table(HEADER, rows)}")
+    parts.insert(1 + list(SECTIONS).index("train") + 1, _phases(schema["$defs"][PhaseConfig.__name__]["properties"]))
     roles = [[role.name.lower(), role.value] for role in Role]
     parts.append(f"## Roles\n\n{markdown.table(['role', 'a key with it'], roles)}")
     return "\n".join(parts)
+
+
+def _phases(properties: dict[str, Any]) -> str:
+    """Return the part on the mappings of `train.phases`."""
+    rows = [
+        [
+            f"`{name}`",
+            _type(schema),
+            "" if field.default is dataclasses.MISSING else "`null`",
+            field.metadata["meaning"],
+        ]
+        for field, (name, schema) in zip(dataclasses.fields(PhaseConfig), properties.items())
+    ]
+    return f"## train.phases\n\n{inspect.getdoc(PhaseConfig)}\n\n{markdown.table(HEADER[:4], rows)}"
 
 
 def _row(section: str, field: "dataclasses.Field[Any]", schema: dict[str, Any]) -> list[str]:
@@ -47,6 +63,8 @@ def _type(schema: dict[str, Any]) -> str:
         return " or ".join(_type(each) for each in schema["anyOf"])
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
+    if "items" in schema:
+        return "list of mappings"
     if schema["type"] == "array":
         return f"list of {len(schema['prefixItems'])}: {_type(schema['prefixItems'][0])}"
     words = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false"}

@@ -166,11 +166,40 @@ class DataConfig:
 
 
 @dataclass(frozen=True, config=_CLOSED)
+class PhaseConfig:
+    """A phase of `train.phases`: epochs that train under one schedule, at one image size, with one policy.
+
+    With `curve`, the share that each drop takes goes from that of `from` to that of `tokens`, in plateaus of equally
+    many epochs, each of which is a phase of its own.
+    """
+
+    epochs: Count = key(dataclasses.MISSING, "epochs of the phase")
+    tokens: Optional[Text] = key(None, "the schedule; null: `train.tokens`, or `model.tokens` where that is null")
+    image_size: Optional[ImageSize] = key(None, "of training; null: `model.image_size`, at which it is evaluated")
+    auto_augment: Optional[Text] = key(None, "MindCV's policy, or `none`; null: `data.auto_augment`")
+    curve: Optional[Literal["linear", "cosine"]] = key(None, "how the ratios go to those of `tokens`; null: constant")
+    from_tokens: Annotated[Optional[Text], Field(alias="from")] = key(
+        None, "where a curve begins: `none`, or a schedule like `tokens` of other ratios"
+    )
+    plateaus: Optional[UpTo1000] = key(None, "parts of a curve, a training graph each")
+
+
+Phases = Annotated[tuple[PhaseConfig, ...], Field(min_length=1, max_length=1000), _SEQUENCE]
+
+
+@dataclass(frozen=True, config=_CLOSED)
 class TrainConfig:
     """Length, phases, precision and regularisation of the training, and what it writes to look at."""
 
-    epochs: Count = key(300, "epochs of the whole run", Role.RESUMABLE, Role.STATED)
-    warmup_dense_epochs: CountOrZero = key(0, "first epochs, which train dense")
+    epochs: Count = key(300, "epochs of the whole run; with `phases`, the sum of theirs", Role.RESUMABLE, Role.STATED)
+    warmup_dense_epochs: CountOrZero = key(0, "first epochs, which train dense; not together with `phases`")
+    tokens: Optional[Text] = key(
+        None, "the schedule of training where `model.tokens` is to evaluate alone; null: `model.tokens`"
+    )
+    phases: Optional[Phases] = key(
+        None,
+        "phases, such as `[{epochs: 15, tokens: none}, {epochs: 285}]`; null: a dense warm-up, then `tokens`",
+    )
     seed: Annotated[int, Strict(), Field(ge=0, lt=2**31)] = key(0, "of weights, order and augmentation")
     eval_every: Count = key(1, "epochs from one evaluation to the next; a phase's last is always evaluated")
     label_smoothing: Probability = key(0.0, "probability spread over all classes")
@@ -276,6 +305,18 @@ def with_classes(config: Config, number: int = IMAGENET_CLASSES) -> Config:
     """Fill in `model.num_classes` where it is null, which leaves it to the data."""
     model = dataclasses.replace(config.model, num_classes=config.model.num_classes or number)
     return dataclasses.replace(config, model=model)
+
+
+def side_text(image_size: ImageSize) -> str:
+    """Return an image size as it is told: 224, or 192x256."""
+    height, width = sides(image_size)
+    return str(height) if height == width else f"{height}x{width}"
+
+
+def read_side(text: str) -> ImageSize:
+    """Return the image size that `side_text` told."""
+    height, _, width = text.partition("x")
+    return (int(height), int(width)) if width else int(height)
 
 
 def with_tokens(config: Config, tokens: str) -> Config:

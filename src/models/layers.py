@@ -20,21 +20,20 @@ def dense(in_channels: int, out_channels: int) -> nn.Dense:
 
 
 class PatchEmbed(nn.Cell):
-    """Embed images [B, I, H, W] as patch tokens [B, (H/P)·(W/P), C], row by row.
+    """Embed images [B, I, H, W] of a grid of H/P rows and W/P columns as patch tokens [B, (H/P)·(W/P), C], row by row.
 
     The convolution of stride P is written as the matrix product that it is: on CPU Conv2d takes 100 times as long.
     """
 
-    def __init__(self, grid: tuple[int, int], patch_size: int, in_channels: int, embed_dim: int) -> None:
+    def __init__(self, patch_size: int, in_channels: int, embed_dim: int) -> None:
         super().__init__()
         self.patch_size = patch_size
-        self.grid = grid
         self.in_channels = in_channels
         self.patch_dim = in_channels * patch_size**2
         self.proj = dense(self.patch_dim, embed_dim)
 
-    def construct(self, images: Tensor) -> Tensor:
-        rows, columns = self.grid
+    def construct(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
+        rows, columns = grid
         size = self.patch_size
         x = ops.reshape(images, (-1, self.in_channels, rows, size, columns, size))
         x = ops.transpose(x, (0, 2, 4, 1, 3, 5))

@@ -17,6 +17,7 @@ ACTIVATIONS = ("gelu_tanh", "gelu_erf")
 TARGETS = ("cpu", "ascend")
 EPSILON = 1e-6  # of every LayerNorm, as timm's ViT
 multiply = ops.Mul()  # tensor * number would become Muls, which Ascend's graph engine lacks before MindSpore 2.7
+matmul = ops.MatMul()  # ops.matmul may become MatMulExt, which Ascend lacks
 less = ops.Less()  # of a number too: ops.less would make it LessScalar, which Ascend lacks
 sum_kept = ops.ReduceSum(keep_dims=True)  # Tensor.sum would become SumExt, which Ascend lacks
 

@@ -12,7 +12,8 @@ from mindspore.common.initializer import TruncatedNormal, initializer
 from src.config import ImageSize
 from src.errors import UserError
 from src.models.layers import Block, PatchEmbed, dense
-from src.models.ops import ACTIVATIONS, choose_target, layer_norm
+from src.models.ops import ACTIVATIONS, choose_target, layer_norm, matmul
+from src.models.positions import resampling
 from src.models.router import TokenRouter
 from src.schedules import Geometry, Plan, parse, resolve
 
@@ -34,13 +35,14 @@ class SkipViT(nn.Cell):
     """A ViT whose unimportant patch tokens skip blocks, or are fused, as a static plan says.
 
     Images float32 [B, I, H, W] → logits [B, classes]. The plan has no parameters: any plan runs any weights, and
-    `with_tokens` gives a second network of another plan over the very same ones. Without the inputs of `sample`,
-    stochastic depth draws as MindCV's layer does.
+    `with_tokens` gives a second network of another plan, and of another image size, over the very same ones. Without
+    the inputs of `sample`, stochastic depth draws as MindCV's layer does.
 
     Args:
         patch_embed, cls_token, pos_embed, pos_drop, blocks, norm, head: The parts that hold the weights.
-        geometry: The sizes of the parts.
+        geometry: The sizes of the parts, and the grid of the images.
         plan: Which tokens leave and return where, resolved for this geometry.
+        position_grid: Rows and columns of `pos_embed`, which is resampled where the images' grid is another.
         auto_prefix: False for parts that have their parameters' names already.
     """
 
@@ -55,6 +57,7 @@ class SkipViT(nn.Cell):
         head: nn.Dense,
         geometry: Geometry,
         plan: Plan,
+        position_grid: tuple[int, int],
         auto_prefix: bool = True,
     ) -> None:
         super().__init__(auto_prefix=auto_prefix)
@@ -66,6 +69,9 @@ class SkipViT(nn.Cell):
         self.norm = norm
         self.head = head
         self.geometry = geometry
+        self.grid = geometry.grid
+        self.position_grid = position_grid
+        self.resampling = None if position_grid == self.grid else Tensor(resampling(position_grid, self.grid))
         self.plan = plan
         self.depth = geometry.depth
         self.drop_path_rates = [block.drop_path_rate for block in blocks]
@@ -96,24 +102,32 @@ class SkipViT(nn.Cell):
 
     def embed(self, images: Tensor) -> Tensor:
         """Embed images [B, I, H, W] as [CLS] and patch tokens with positions, [B, 1+N, C]."""
-        patches = self.patch_embed(images)
+        patches = self.patch_embed(images, self.grid)
         cls = ops.broadcast_to(ops.cast(self.cls_token, patches.dtype), (patches.shape[0], 1, patches.shape[2]))
         x = ops.concat((cls, patches), 1)
-        return self.pos_drop(x + ops.cast(self.pos_embed, x.dtype))
+        return self.pos_drop(x + ops.cast(self.positions(), x.dtype))
+
+    def positions(self) -> Tensor:
+        """Return the position embedding of the images' grid, float32 [1, 1+N, C]."""
+        if self.resampling is None:
+            return self.pos_embed
+        _, tokens, channels = self.pos_embed.shape
+        return ops.reshape(matmul(self.resampling, ops.reshape(self.pos_embed, (tokens, channels))), (1, -1, channels))
 
     def path_scale(self, drop_path_scale: Optional[Tensor], block: int, half: int) -> Optional[Tensor]:
         """Return stochastic depth's factors [B] for half a block; None if none were given."""
         return None if drop_path_scale is None else drop_path_scale[:, block, half]
 
-    def with_tokens(self, tokens: str) -> "SkipViT":
-        """Return the network of another schedule over the same parameters.
+    def with_tokens(self, tokens: str, image_size: Optional[ImageSize] = None) -> "SkipViT":
+        """Return the network of another schedule over the same parameters; of another image size too, if one is given.
 
         Raises:
-            UserError: The spec is refused for this model.
+            UserError: The spec is refused for this model, or the size is no multiple of the patch size.
         """
+        geometry = self.geometry if image_size is None else self.geometry.at(image_size)
         return SkipViT(
             self.patch_embed, self.cls_token, self.pos_embed, self.pos_drop, self.blocks, self.norm, self.head,
-            self.geometry, resolve(parse(tokens), self.geometry), auto_prefix=False,
+            geometry, resolve(parse(tokens), geometry), self.position_grid, auto_prefix=False,
         )  # fmt: skip
 
     def sample(self, images: int, *seed: int) -> RandomInputs:
@@ -178,7 +192,7 @@ def build(
     rates = [drop_path_rate * i / max(depth - 1, 1) for i in range(depth)]
     positions = (1, 1 + geometry.num_patches, embed_dim)
     return SkipViT(
-        PatchEmbed(geometry.grid, patch_size, in_channels, embed_dim),
+        PatchEmbed(patch_size, in_channels, embed_dim),
         cls_token=Parameter(initializer(TruncatedNormal(0.02), (1, 1, embed_dim)), name="cls_token"),
         pos_embed=Parameter(initializer(TruncatedNormal(0.02), positions), name="pos_embed"),
         pos_drop=nn.Dropout(p=drop_rate) if drop_rate else nn.Identity(),
@@ -187,4 +201,5 @@ def build(
         head=dense(embed_dim, num_classes),
         geometry=geometry,
         plan=plan,
+        position_grid=geometry.grid,
     )

@@ -4,6 +4,7 @@ config.yaml      the resolved configuration
 classes.txt      class names, in the order of the outputs
 bad_images.txt   images that were left out, and why, if there are any
 images.json      number and names of the images, those left out, and the processes (src/runs/images.py)
+phases.md        the phases: epochs, schedule, image size, multiply-accumulates, and what the whole run gains by them
 metrics.csv      a row an epoch
 train.log        the training's log
 environment.json hardware and versions of each start of the training
@@ -47,6 +48,7 @@ class RunFolder:
         self.classes = self.path / "classes.txt"
         self.bad_images = self.path / "bad_images.txt"
         self.images = self.path / "images.json"
+        self.phases = self.path / "phases.md"
         self.metrics = self.path / "metrics.csv"
         self.log = self.path / "train.log"
         self.environment = self.path / "environment.json"

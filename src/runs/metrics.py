@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -14,6 +15,7 @@ from src.files import write_text
 
 FORMATS = {"loss": ".6f", "lr": ".6e", "top1": ".4f", "top5": ".4f", "img_s": ".2f", "seconds": ".2f"}
 
+_SIZE = re.compile(r"(\d{1,5}(x\d{1,5})?)?")
 LARGEST = 3.5e38  # of a float32; differences of larger float64 may overflow
 
 
@@ -28,6 +30,7 @@ class Metrics:
         top1, top5: Percent, where the epoch was evaluated.
         img_s: Training images per second, without compiling; unknown if all steps were done before a resume.
         seconds: Training time, with compiling.
+        image_size: Pixels of the training images, 224 or 192x256; empty in files from before there were several.
     """
 
     epoch: int
@@ -39,6 +42,7 @@ class Metrics:
     top5: Optional[float] = None
     img_s: Optional[float] = None
     seconds: Optional[float] = None
+    image_size: str = ""
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -86,7 +90,10 @@ def _cell(value: Union[str, float, None], form: str) -> str:
 def _parse(cells: dict[str, str], where: str) -> Metrics:
     try:
         numbers = {column: _number(cells[column]) for column in FORMATS}
-        return Metrics(int(cells["epoch"]), int(cells["phase"]), cells["tokens"], **numbers)
+        size = cells.get("image_size") or ""
+        if not _SIZE.fullmatch(size):
+            raise ValueError(size)
+        return Metrics(int(cells["epoch"]), int(cells["phase"]), cells["tokens"], **numbers, image_size=size)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{where}: is not a row of metrics ({', '.join(COLUMNS)}); mend or remove it") from error
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from src.config import IMAGENET_CLASSES, ImageSize, ModelConfig, sides
 from src.config.variants import sizes_of
@@ -48,6 +48,14 @@ class Geometry:
         ends = (self.patch_dim + 1) * dim + (2 + self.num_patches) * dim + 2 * dim + (dim + 1) * self.num_classes
         return ends + self.depth * block
 
+    def at(self, image_size: ImageSize) -> "Geometry":
+        """Return the geometry of the same model for images of another size.
+
+        Raises:
+            UserError: The size is no multiple of the patch size.
+        """
+        return replace(self, grid=_grid(image_size, self.patch_size, "image_size"))
+
     @classmethod
     def from_config(cls, config: ModelConfig) -> "Geometry":
         """Return the geometry of a configuration's model; `num_classes` left to the data counts as ImageNet's.
@@ -82,20 +90,23 @@ class Geometry:
         Raises:
             UserError: Sizes do not fit together.
         """
-        height, width = sides(image_size)
-        if height % patch_size or width % patch_size or min(height, width) < patch_size:
-            nearest = "x".join(str(max(1, round(side / patch_size)) * patch_size) for side in (height, width))
-            raise UserError(
-                f"model.image_size {height}x{width} is not a multiple of the patch size {patch_size};"
-                f" the nearest is {nearest}"
-            )
+        grid = _grid(image_size, patch_size, "model.image_size")
         if embed_dim % num_heads:
             raise UserError(f"model.embed_dim {embed_dim} is not a multiple of model.num_heads {num_heads}")
         mlp_dim = int(embed_dim * mlp_ratio)
         if mlp_dim < 1:
             raise UserError(f"model.mlp_ratio {mlp_ratio:g} leaves no channel in the MLP of width {embed_dim}")
-        grid = (height // patch_size, width // patch_size)
         return cls(grid, patch_size, embed_dim, depth, num_heads, mlp_dim, num_classes, in_channels, align_tokens)
+
+
+def _grid(image_size: ImageSize, patch_size: int, name: str) -> tuple[int, int]:
+    height, width = sides(image_size)
+    if height % patch_size or width % patch_size or min(height, width) < patch_size:
+        nearest = "x".join(str(max(1, round(side / patch_size)) * patch_size) for side in (height, width))
+        raise UserError(
+            f"{name} {height}x{width} is not a multiple of the patch size {patch_size}; the nearest is {nearest}"
+        )
+    return height // patch_size, width // patch_size
 
 
 @dataclass(frozen=True)

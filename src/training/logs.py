@@ -1,13 +1,14 @@
 """The lines that a training logs: what it is about to do, and each epoch's results."""
 
 import logging
-from collections.abc import Sequence
 
-from src.config import Config, with_classes
+from src.config import Config, side_text, with_classes
 from src.data.datasets import Dataset
 from src.runs import Metrics
 from src.runtime.distributed import ProcessGroup
-from src.schedules import Geometry, Phase, parse, resolve
+from src.schedules import Geometry, parse
+from src.schedules.costs import run_costs
+from src.schedules.phases import count_graphs, trained_tokens
 from src.training.checkpoint import TrainingProgress
 from src.training.optimizer import peak_lr, warmup_epochs
 
@@ -22,11 +23,10 @@ NOTABLE_WAIT = 0.05  # of an epoch's time
 log = logging.getLogger("skipvit")
 
 
-def log_setup(
-    config: Config, dataset: Dataset, group: ProcessGroup, phases: Sequence[Phase], progress: TrainingProgress
-) -> None:
+def log_setup(config: Config, dataset: Dataset, group: ProcessGroup, progress: TrainingProgress) -> None:
     """Log the model, the data, the learning rate and the phases of a training, and where a resume begins."""
-    geometry = Geometry.from_config(with_classes(config, len(dataset.classes)).model)
+    config = with_classes(config, len(dataset.classes))
+    geometry = Geometry.from_config(config.model)
     train, val = dataset.splits["train"], dataset.splits["val"]
     log.info(
         "%s: %s parameters; %d classes, %d training and %d validation images in %s",
@@ -46,25 +46,45 @@ def log_setup(
     warmup, asked = warmup_epochs(config), config.optimizer.warmup_epochs
     if 0 < warmup < asked:
         log.info("optimizer.warmup_epochs %d is cut to %d, for the run is short", asked, warmup)
-    for phase in phases:
-        plan = resolve(parse(phase.tokens), geometry)
-        log.info(
-            "phase %d, epochs %d-%d: %s, tokens leaving each block %s, %.3f GMACs, ideal gain %.1f%%",
-            phase.number, phase.first, phase.last, phase.tokens, plan.tokens_out, plan.macs / 1e9,
-            100 * plan.ideal_gain,
-        )  # fmt: skip
-        if plan.schedule.stages and not any(plan.kept):
-            log.warning("%s drops no token of this model: look at model.align_tokens and image_size", phase.tokens)
-    graphs = sum(progress.epoch < phase.last for phase in phases)
-    log.info("%d training graph%s will be compiled", graphs, "" if graphs == 1 else "s")
+    log_phases(config, progress.epoch)
     epochs = config.train.epochs
-    if config.train.warmup_dense_epochs and phases[-1].tokens != config.model.tokens:
-        what = f"all {epochs} epochs are" if epochs > 1 else "the one epoch is"
-        log.warning("%s dense warm-up: %s is never trained", what, config.model.tokens)
     if progress.epoch >= epochs:
         log.info("nothing to do: %d of %d epochs are done", progress.epoch, epochs)
     elif progress != TrainingProgress():
         log.info("resuming after epoch %d, step %d of the next", progress.epoch, len(progress.losses))
+
+
+def log_phases(config: Config, done: int) -> None:
+    """Log the phases of a run, and what of it looks like a mistake.
+
+    Args:
+        done: Epochs done before a resume.
+    """
+    costs = run_costs(config)
+    phases, last = costs.phases, costs.phases[-1]
+    for phase, plan in zip(phases, costs.plans):
+        size = "" if phase.image_size == config.model.image_size else f" on images of {side_text(phase.image_size)}"
+        log.info(
+            "phase %d, epochs %d-%d: %s%s, tokens leaving each block %s, %.3f GMACs, ideal gain %.1f%%",
+            phase.number, phase.first, phase.last, phase.tokens, size, plan.tokens_out, plan.macs / 1e9,
+            100 * costs.gain_of(plan),
+        )  # fmt: skip
+        if plan.schedule.stages and not any(plan.kept):
+            log.warning("%s drops no token of this model: look at model.align_tokens and image_size", phase.tokens)
+    if len(phases) > 1:
+        log.info("%s", costs.summary())
+    graphs = count_graphs([phase for phase in phases if done < phase.last])
+    log.info("%d training graph%s will be compiled", graphs, "" if graphs == 1 else "s")
+    epochs, tokens = config.train.epochs, trained_tokens(config)
+    if config.train.warmup_dense_epochs and last.tokens != tokens:
+        what = f"all {epochs} epochs are" if epochs > 1 else "the one epoch is"
+        log.warning("%s dense warm-up: %s is never trained", what, tokens)
+    elif config.train.tokens is None and parse(last.tokens) != parse(config.model.tokens):
+        log.warning(
+            "the last phase trains and evaluates %s, but best.ckpt will be used under model.tokens %s;"
+            " set model.tokens to what is to be used, or train.tokens to have that evaluated in every phase",
+            last.tokens, config.model.tokens,
+        )  # fmt: skip
 
 
 def log_epoch(row: Metrics, epochs: int, skipped: int, waiting: float, left: str) -> None:

@@ -6,7 +6,7 @@ from typing import Optional
 
 from mindspore import Parameter, amp, nn
 
-from src.config import Config
+from src.config import Config, ImageSize
 from src.runtime.distributed import SINGLE_PROCESS, ProcessGroup
 from src.training.ema import Ema
 from src.training.loss import Loss
@@ -57,10 +57,20 @@ def create_train_state(config: Config, build: Callable[[], nn.Cell], rates: list
     return TrainState(network, make_optimizer(config, network, rates), make_scaler(config), ema)
 
 
-def make_train_step(state: TrainState, config: Config, tokens: str, group: ProcessGroup = SINGLE_PROCESS) -> TrainStep:
-    """Make the training step of a schedule, for one process of a group."""
+def make_train_step(
+    state: TrainState,
+    config: Config,
+    tokens: str,
+    group: ProcessGroup = SINGLE_PROCESS,
+    image_size: Optional[ImageSize] = None,
+) -> TrainStep:
+    """Make the training step of a schedule, for one process of a group.
+
+    Args:
+        image_size: Of the images, where it is not the network's.
+    """
     train = config.train
-    network = state.network.with_tokens(tokens)
+    network = state.network.with_tokens(tokens, image_size)
     loss = Loss(network.geometry.num_classes, train.label_smoothing)
     checks_overflow = train.loss_scale_type == "dynamic" or train.on_nan == "skip"
     step = TrainStep(

@@ -1,7 +1,7 @@
 """The training loop.
 
-It knows a network only as (images, *random inputs) → logits, with `with_tokens` for another schedule and `sample` for
-its random inputs.
+It knows a network only as (images, *random inputs) → logits, with `with_tokens` for another schedule and image size and
+`sample` for its random inputs.
 """
 
 import gc
@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Optional
 
 import numpy as np
 from mindspore import Tensor, nn
 
-from src.config import Config
+from src.config import Config, side_text
 from src.data.datasets import Dataset
 from src.data.loaders import train_batches, val_loader
 from src.data.training import TrainingData, steps_of_epoch
@@ -27,6 +28,7 @@ from src.runs import Metrics, RunFolder
 from src.runtime import device
 from src.runtime.distributed import SINGLE_PROCESS, ProcessGroup
 from src.schedules import Phase, plan_phases
+from src.schedules.phases import config_of, evaluated_tokens
 from src.training.callbacks import Callback
 from src.training.checkpoint import TrainingProgress, restore_state, save_best, save_state, save_weights
 from src.training.evaluate import Accuracy, evaluate
@@ -89,7 +91,10 @@ class Trainer:
         self.images = config.data.batch_size * group.size  # of a step
         self.rates = learning_rates(config, self.steps, group.size)
         self.state = create_train_state(config, build, self.rates)
-        self.phases = plan_phases(config.model.tokens, config.train.epochs, config.train.warmup_dense_epochs)
+        self.phases = plan_phases(config)
+        self.graphs = 0  # of training, compiled
+        self.trains: Optional[tuple[TrainStep, Phase]] = None  # the last step, and what it was made for
+        self.evaluates: Optional[tuple[nn.Cell, str]] = None
         self.progress = TrainingProgress()
         self.agrees_each_step = group.size == 1 or config.runtime.device_target == "CPU"
 
@@ -105,29 +110,45 @@ class Trainer:
         """
         if resume and self.run is not None:
             self.progress = restore_state(self.run, self.state, self.steps)
-        log_setup(self.config, self.dataset, self.group, self.phases, self.progress)
+        log_setup(self.config, self.dataset, self.group, self.progress)
         done = self.progress.epoch * self.steps + len(self.progress.losses)
         total = self.steps * self.config.train.epochs
         for callback in self.callbacks:
             callback.on_start(self.progress.epoch, done)
-        graphs = 0
-        classes = self.state.network.geometry.num_classes
-        data = TrainingData(self.dataset, self.config, classes, self.group)
-        with data as self.data, Progress(total * self.images, "training", "img", done=done * self.images) as self.bar:
-            for phase in self.phases:
-                if self.progress.epoch < phase.last:
-                    gc.collect()  # a network that is freed while another compiles makes that one compile twice
-                    step = make_train_step(self.state, self.config, phase.tokens, self.group)
-                    self._train_phase(phase, step)
-                    graphs += len(step.compile_cache)
-                    del step
+        left = [phase for phase in self.phases if self.progress.epoch < phase.last]
+        with Progress(total * self.images, "training", "img", done=done * self.images) as self.bar:
+            for _, phases in groupby(left, key=lambda phase: (phase.image_size, phase.auto_augment)):
+                self._train_alike(list(phases))
         where = f", in {self.run.best}" if self.run else ""
-        plural = "" if graphs == 1 else "s"
+        plural = "" if self.graphs == 1 else "s"
         best = self.progress.best_top1
-        log.info("done: %d training graph%s compiled, best top-1 %.2f%%%s", graphs, plural, best, where)
+        log.info("done: %d training graph%s compiled, best top-1 %.2f%%%s", self.graphs, plural, best, where)
 
-    def _train_phase(self, phase: Phase, step: TrainStep) -> None:
-        evaluated = self.state.eval_network.with_tokens(phase.tokens)
+    def _train_alike(self, phases: Sequence[Phase]) -> None:
+        """Train phases whose images are made alike."""
+        classes = self.state.network.geometry.num_classes
+        with TrainingData(self.dataset, config_of(self.config, phases[0]), classes, self.group) as self.data:
+            for phase in phases:
+                self._train_phase(phase)
+
+    def _graphs_of(self, phase: Phase) -> tuple[TrainStep, nn.Cell]:
+        """Return a phase's step, and the network to evaluate: those of the phase before, where they are the same."""
+        tokens = evaluated_tokens(self.config, phase)
+        if self.trains and self.trains[1].graph != phase.graph:
+            self.trains = None
+        if self.evaluates and self.evaluates[1] != tokens:
+            self.evaluates = None
+        gc.collect()  # a network that is freed while another compiles makes that one compile twice
+        if self.trains is None:
+            step = make_train_step(self.state, self.config, phase.tokens, self.group, phase.image_size)
+            self.trains = step, phase
+        if self.evaluates is None:
+            self.evaluates = self.state.eval_network.with_tokens(tokens), tokens
+        return self.trains[0], self.evaluates[0]
+
+    def _train_phase(self, phase: Phase) -> None:
+        step, evaluated = self._graphs_of(phase)
+        compiled = len(step.compile_cache)
         for number in range(max(phase.first, self.progress.epoch + 1), phase.last + 1):
             epoch = self._train_epoch(step, number)
             accuracy = None
@@ -136,6 +157,7 @@ class Trainer:
                 batch_size = self.config.data.batch_size
                 accuracy = evaluate(evaluated, loader, batch_size, self.group, lambda: self._stop_at(self._signal()))
             self._finish_epoch(phase, number, epoch, accuracy, evaluated)
+        self.graphs += len(step.compile_cache) - compiled
 
     def _train_epoch(self, step: TrainStep, number: int) -> EpochResult:
         """Train the steps of an epoch that are still to be done."""
@@ -257,7 +279,7 @@ class Trainer:
         self.progress = TrainingProgress(number, best_phase, best_top1)
         row = Metrics(
             number, phase.number, phase.tokens, loss=epoch.loss, lr=epoch.lr, top1=top1, top5=top5, img_s=epoch.img_s,
-            seconds=epoch.seconds,
+            seconds=epoch.seconds, image_size=side_text(phase.image_size),
         )  # fmt: skip
         if self.run is not None and self.group.is_main:
             if improved:

@@ -12,6 +12,7 @@ from src.config import Config
 from src.errors import UserError, short_message
 from src.files import written_whole
 from src.runs import RunFolder
+from src.schedules import plan_phases
 from src.visuals.checkpoints import LoadedCheckpoint, check_same_sight, load_checkpoint, tracers
 from src.visuals.images import load_images
 from src.visuals.sheet import contact_sheet, epoch_strip
@@ -79,11 +80,8 @@ def draw_epochs(request: Request, run: RunFolder, config: Config) -> None:
     for path in kept.values():
         read_checkpoint(path).load_into(tracer.network)
         columns.append(look(tracer, batch.inputs, loaded.classes, seed=request.seed))
-    warmup = loaded.config.train.warmup_dense_epochs
-    titled = [
-        replace(column, title=f"epoch {epoch}", note="dense warm-up" if epoch <= warmup else "")
-        for epoch, column in zip(kept, columns)
-    ]
+    trained = {epoch: _trained(loaded.config, epoch) for epoch in kept}
+    titled = [replace(column, title=f"epoch {epoch}", note=trained[epoch]) for epoch, column in zip(kept, columns)]
     indices = np.linspace(0, len(kept) - 1, min(len(kept), MOST_COLUMNS)).round().astype(int)  # first and last too
     chosen = [titled[index] for index in indices]
     strip = epoch_strip(batch.pixels, chosen, batch.titles, batch.truths, f"{run.name}, {columns[0].title}")
@@ -112,6 +110,14 @@ def save_picture(path: Path, *pictures: Image.Image) -> None:
     except OSError as error:
         raise UserError(f"--output {path} cannot be written: {error.strerror or short_message(error)}") from error
     print(f"wrote {path}, {pictures[0].width}x{pictures[0].height}" + (f", {len(pictures)} frames" if film else ""))
+
+
+def _trained(config: Config, epoch: int) -> str:
+    """Return how an epoch was trained if not under the schedule that trains and evaluates at the end."""
+    tokens = next((phase.tokens for phase in plan_phases(config) if phase.first <= epoch <= phase.last), "")
+    if tokens in ("", config.model.tokens):
+        return ""
+    return "dense warm-up" if tokens == "none" and config.train.phases is None else f"trained under {tokens}"
 
 
 def _output(named: Optional[str], loaded: LoadedCheckpoint, name: str) -> Path:

@@ -62,7 +62,7 @@ class TensorBoardCallback(Callback):
             self._write_metrics(row)
             due = row.epoch in (phase.first, phase.last) or row.epoch % EPOCHS_BETWEEN_PICTURES == 0
             if due and row.top1 is not None:
-                self._write_picture(row.epoch, phase.tokens, network)
+                self._write_picture(row.epoch, str(network.plan.schedule), network)
 
     def _write_metrics(self, row: Metrics) -> None:
         from tensorboardX import summary

@@ -48,6 +48,19 @@ def test_every_operator_of_the_forward_graph_has_a_route(spec):
         assert {"Gather", "ScatterNd"} <= used
 
 
+def test_resampled_positions_are_a_matrix_product():
+    small = ModelConfig("skipvit_ti_16_224", num_classes=5, image_size=32, patch_size=8, depth=1)
+    net = from_config(small, target="ascend").set_train(False)
+    other = net.with_tokens("none", (24, 40)).set_train(False)
+    own, nodes = (
+        forward_graph(network, Tensor(np.zeros((1, 3, *size), np.float32)))
+        for network, size in ((net, (32, 32)), (other, (24, 40)))
+    )
+    assert problems_of(nodes, training=False) == []
+    count = [sum(node.primitive == "MatMul" for node in graph) for graph in (own, nodes)]
+    assert count[1] == count[0] + 1
+
+
 class Mint(nn.Cell):
     def construct(self, x):
         return ms.mint.matmul(x, x)

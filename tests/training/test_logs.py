@@ -8,7 +8,6 @@ import pytest
 from src.data.datasets import Dataset, Split
 from src.runs import Metrics
 from src.runtime.distributed import SINGLE_PROCESS
-from src.schedules import plan_phases
 from src.training.checkpoint import TrainingProgress
 from src.training.logs import log_epoch, log_setup
 from tests.helpers.configs import load
@@ -25,8 +24,7 @@ def test_what_erf_costs_on_ascend_is_said(tmp_path, caplog, device, act, warned)
     split = Split(Path("data"), "train", 8)
     with caplog.at_level(logging.INFO, logger="skipvit"):
         log_setup(
-            config, Dataset(("a", "b"), {"train": split, "val": split}), SINGLE_PROCESS, plan_phases("none", 1, 0),
-            TrainingProgress(),
+            config, Dataset(("a", "b"), {"train": split, "val": split}), SINGLE_PROCESS, TrainingProgress(),
         )  # fmt: skip
     assert ("1.5 times the bytes" in caplog.text) == warned
 

@@ -12,7 +12,7 @@ import pytest
 from mindspore import Parameter, Tensor, nn
 
 from src import commands
-from src.config import Config
+from src.config import Config, ModelConfig, TrainConfig
 from src.data.datasets import open_dataset
 from src.errors import Interrupted, RunError, UserError
 from src.models import from_config
@@ -67,7 +67,9 @@ def run(config, tmp_path, name="run", resume=False):
     ],
 )
 def test_phases(tokens, epochs, warmup, phases):
-    assert plan_phases(tokens, epochs, warmup) == [Phase(i, *phase) for i, phase in enumerate(phases, 1)]
+    train = TrainConfig(epochs=epochs, warmup_dense_epochs=warmup)
+    config = Config(model=ModelConfig(tokens=tokens), train=train)
+    assert plan_phases(config) == [Phase(i, *phase, 224) for i, phase in enumerate(phases, 1)]
 
 
 def test_a_run_with_warm_up_compiles_two_training_graphs(tmp_path, photos, monkeypatch, caplog):

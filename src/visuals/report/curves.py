@@ -15,6 +15,7 @@ from src.visuals.report.runs import Run
 INCHES = (5.6, 3.3)
 DASHES = ("", "6 2.5", "1.5 2", "7 2 1.5 2", "3 2", "10 3")
 FEW = 40  # points up to which each is marked
+MOST_NAMED = 4  # phases whose names have room above a picture
 
 
 _Points = list[tuple[int, float]]  # (epoch, value)
@@ -117,8 +118,9 @@ def _phases(axes: Axes, runs: Sequence[Run], scheme: Scheme) -> None:
         of = [index for other, index in switches if other == epoch]
         colour = scheme.runs[of[0] % COLOURS] if len(of) == 1 and not alike else scheme.muted
         axes.axvline(epoch - 0.5, color=colour, linewidth=1, linestyle=(0, (2, 2)))
-    if alike:
-        for phase in max(begun, key=lambda run: run.done).phases:
+    longest = max(begun, key=lambda run: run.done).phases if begun else []
+    if alike and len(longest) <= MOST_NAMED:
+        for phase in longest:
             middle, above = (phase.first + phase.last) / 2, axes.get_xaxis_transform()
             axes.text(middle, 1.02, phase.tokens, transform=above, ha="center", color=scheme.muted)
 

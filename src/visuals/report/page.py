@@ -11,11 +11,12 @@ from typing import Optional
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from src.config import Role, flatten, keys_with
+from src.config import PhaseConfig, Role, flatten, format_override, keys_with, side_text, sides
 from src.config.files import Overrides
 from src.errors import UserError
 from src.files import write_text
 from src.runs import COLUMNS, Metrics
+from src.schedules import Phase
 from src.visuals.report import curves, tokens
 from src.visuals.report.runs import Run, read_runs
 
@@ -160,7 +161,11 @@ def environments(runs: Sequence[Run]) -> Table:
 def _schedule(run: Run) -> TableCell:
     tokens = run.config.model.tokens
     trained = any(row.tokens == tokens for row in run.rows)
-    return TableCell(tokens, "" if trained or not run.rows else f"never trained: all epochs were {run.rows[-1].tokens}")
+    if trained or not run.rows:
+        return TableCell(tokens)
+    others = list(dict.fromkeys(row.tokens for row in run.rows))
+    said = f"all epochs were {others[0]}" if len(others) == 1 else f"the last epochs were {others[-1]}"
+    return TableCell(tokens, f"never trained: {said}")
 
 
 def _macs(run: Run, first: Run) -> TableCell:
@@ -217,8 +222,16 @@ def _lead(runs: Sequence[Run]) -> str:
     return f"{said.pop()}." if len(said) == 1 else ""
 
 
+def _trained(phase: Phase, run: Run) -> str:
+    """Return a phase's schedule, and its image size where that is not the model's."""
+    size = run.config.model.image_size
+    return phase.tokens + (
+        "" if sides(phase.image_size) == sides(size) else f" at {side_text(phase.image_size)} pixels"
+    )
+
+
 def _phases(run: Run) -> str:
-    spans = [f"{phase.tokens} in epochs {phase.first} to {phase.last}" for phase in run.phases]
+    spans = [f"{_trained(phase, run)} in epochs {phase.first} to {phase.last}" for phase in run.phases]
     return ", ".join(spans) or "no epoch done yet"
 
 
@@ -239,6 +252,8 @@ def _value(value: object) -> str:
     """Format a value for readers, much as YAML does."""
     if value is None:
         return NONE
+    if isinstance(value, PhaseConfig):
+        return format_override("phase", value).partition("=")[2]
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (list, tuple)):

@@ -6,7 +6,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Optional
 
-from src.config import IMAGENET_CLASSES, Config, load, with_classes
+from src.config import IMAGENET_CLASSES, Config, load, read_side, side_text, with_classes
 from src.config.files import Overrides
 from src.runs import Metrics, RunFolder, throughput
 from src.schedules import Geometry, Phase, Plan, parse, resolve
@@ -57,7 +57,11 @@ class Run:
     def phases(self) -> list[Phase]:
         """The phases that have begun, up to the last epoch done."""
         spans = [(phase, list(rows)) for phase, rows in groupby(self.rows, key=lambda row: row.phase)]
-        return [Phase(phase, rows[0].tokens, rows[0].epoch, rows[-1].epoch) for phase, rows in spans]
+        final = side_text(self.config.model.image_size)
+        return [
+            Phase(phase, rows[0].tokens, rows[0].epoch, rows[-1].epoch, read_side(rows[0].image_size or final))
+            for phase, rows in spans
+        ]
 
     @property
     def img_s(self) -> Optional[float]:

@@ -1,0 +1,47 @@
+"""Position embeddings for another number of patches: bicubic resampling as one static matrix, in NumPy."""
+
+import math
+
+import numpy as np
+
+SHARPNESS = -0.75  # of the cubic kernel, as PyTorch's, which timm resamples with
+
+
+def resampling(old: tuple[int, int], new: tuple[int, int]) -> np.ndarray:
+    """Return float32 [1+N', 1+N] that takes the positions of a grid, [CLS] first, to those of another one.
+
+    The grid becomes R_h · grid · R_wᵀ; as positions stand row by row, that is one product by the Kronecker product of
+    R_h and R_w. [CLS]'s position stays as it is.
+
+    Args:
+        old: Rows and columns of the grid of N patches.
+        new: Rows and columns of the grid of N' patches.
+    """
+    patches = np.kron(bicubic(old[0], new[0]), bicubic(old[1], new[1]))
+    matrix = np.zeros((1 + patches.shape[0], 1 + patches.shape[1]), np.float32)
+    matrix[0, 0] = 1
+    matrix[1:, 1:] = patches
+    return matrix
+
+
+def bicubic(old: int, new: int) -> np.ndarray:
+    """Return float64 [new, old]: resampling along one side, each row of which sums to 1.
+
+    Half-pixel centres, the border repeated, no antialiasing: PyTorch's `interpolate(mode="bicubic")`. Equal sizes give
+    the identity.
+    """
+    matrix = np.zeros((new, old))
+    for i in range(new):
+        centre = (i + 0.5) * old / new - 0.5
+        first = math.floor(centre) - 1
+        for j in range(first, first + 4):
+            matrix[i, min(max(j, 0), old - 1)] += _cubic(abs(centre - j))
+    return matrix
+
+
+def _cubic(distance: float) -> float:
+    """Return Keys' cubic convolution kernel (1981)."""
+    a, x = SHARPNESS, distance
+    if x <= 1:
+        return ((a + 2) * x - (a + 3)) * x * x + 1
+    return ((a * x - 5 * a) * x + 8 * a) * x - 4 * a if x < 2 else 0.0

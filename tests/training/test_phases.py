@@ -1,0 +1,95 @@
+"""Runs over several phases: graphs, metrics, evaluation, and resuming at and around a border."""
+
+import logging
+
+import pytest
+from mindspore.common.api import _cell_graph_executor
+
+from src.progress import Progress
+from tests.training.test_training import check_same, make_config, run
+
+SMALL = ["model.depth=2", "model.tokens=none", "data.auto_augment=randaug-m9-mstd0.5"]
+FOUR = (
+    "train.phases=[{epochs: 1, image_size: 8, auto_augment: none}, {epochs: 1, auto_augment: randaug-m1},"
+    " {epochs: 1, tokens: 1(50%)+2}, {epochs: 1, tokens: none}]"
+)
+
+
+def four(tmp_path, photos, *overrides):
+    return make_config(tmp_path, f"data.root={photos}", *SMALL, FOUR, *overrides)
+
+
+def test_four_phases_compile_four_graphs_and_say_what_they_were(tmp_path, photos, monkeypatch, caplog):
+    """Counted where MindSpore compiles. Evaluation needs two more: dense, and with skipping."""
+    compiled = []
+    original = type(_cell_graph_executor).compile
+
+    def counting(self, obj, *args, **kwargs):
+        result = original(self, obj, *args, **kwargs)
+        compiled.append((type(obj).__name__, result[1]))
+        return result
+
+    monkeypatch.setattr(type(_cell_graph_executor), "compile", counting)
+    with caplog.at_level(logging.INFO, logger="skipvit"):
+        folder = run(four(tmp_path, photos), tmp_path)
+    assert sum(name == "TrainStep" and new for name, new in compiled) == 4
+    assert sum(name == "SkipViT" and new for name, new in compiled) == 3
+    assert "phase 1, epochs 1-1: none on images of 8, tokens leaving each block (5, 5)" in caplog.text
+    assert "4 training graphs will be compiled" in caplog.text
+    assert "done: 4 training graphs compiled" in caplog.text
+    rows = folder.read_metrics()
+    assert [(row.epoch, row.phase, row.tokens, row.image_size) for row in rows] == [
+        (1, 1, "none", "8"), (2, 2, "none", "16"), (3, 3, "1(50%)+2", "16"), (4, 4, "none", "16")]  # fmt: skip
+    assert all(row.top5 == 100.0 and row.loss is not None for row in rows)
+
+
+class KilledError(Exception):
+    pass
+
+
+def stopped_after(steps, config, tmp_path, name, resume=False):
+    """Run until so many steps are done, and end as a run that is killed."""
+    advance, done = Progress.advance, []
+
+    def advancing(self, units, note=""):
+        if self.title == "training":
+            done.append(units)
+            if len(done) > steps:
+                raise KilledError
+        advance(self, units, note)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KilledError):
+        patch.setattr(Progress, "advance", advancing)
+        run(config, tmp_path, name, resume)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_at_a_border_or_beside_it_ends_as_one_that_is_not(tmp_path, photos):
+    """Three steps an epoch: killed in the first step of phase 2, in the second of phase 3, and in the last of all."""
+    config = four(tmp_path, photos, "train.ema_decay=0.9", "run.save_every_steps=1", "model.drop_path_rate=0.2")
+    whole = run(config, tmp_path, "whole")
+    stopped_after(3, config, tmp_path, "killed")
+    stopped_after(4, config, tmp_path, "killed", resume=True)
+    stopped_after(4, config, tmp_path, "killed", resume=True)
+    check_same(run(config, tmp_path, "killed", resume=True), whole)
+
+
+@pytest.mark.slow
+def test_a_list_of_two_trains_as_a_dense_warm_up(tmp_path, photos):
+    sugar = make_config(tmp_path, f"data.root={photos}", *SMALL, "model.tokens=1(50%)+2")
+    listed = make_config(
+        tmp_path, f"data.root={photos}", *SMALL, "model.tokens=1(50%)+2", "train.phases=[{epochs: 1, tokens: none},"
+        " {epochs: 2}]"
+    )  # fmt: skip
+    check_same(run(listed, tmp_path, "listed"), run(sugar, tmp_path, "sugar"))
+
+
+@pytest.mark.slow
+def test_what_trains_under_a_schedule_of_its_own_is_evaluated_under_the_models(tmp_path, photos):
+    options = [f"data.root={photos}", *SMALL, "train.warmup_dense_epochs=0", "train.epochs=1"]
+    rows = [
+        run(make_config(tmp_path, *options, *more), tmp_path, name).read_metrics()[0]
+        for name, more in (("own", ["model.tokens=1(90%)"]), ("models", ["train.tokens=1(90%)"]))
+    ]
+    assert rows[0].loss == rows[1].loss
+    assert [row.tokens for row in rows] == ["1(90%)"] * 2
