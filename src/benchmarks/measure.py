@@ -74,21 +74,17 @@ def time_training(configs: Mapping[str, Config], pairs: int, steps: int) -> dict
     """Set up the device, and time a training step of every configuration in turns; gains are over the first.
 
     Args:
-        configs: By name; they differ in schedule and image size alone.
+        configs: By name; they differ in schedule and image size alone, and those of the first are the network's.
 
     Returns:
         Seconds of a step of `data.batch_size` images, by name.
     """
     first = next(iter(configs))
     set_up(configs[first])
-    prepared, runs = {}, {}
+    state, runs = _new_state(configs[first]), {}
     for number, (name, config) in enumerate(configs.items(), 1):
         log.info("compiling %s (%d of %d)", name, number, len(configs))
-        size = config.model.image_size
-        if size not in prepared:
-            prepared[size] = (_new_state(config), _random_batch(config))
-        state, batch = prepared[size]
-        runs[name] = _training(config, state, config.model.tokens, batch)
+        runs[name] = _training(config, state, config.model.tokens, _random_batch(config))
     log.info("timing training; rounds: %d, steps of a turn: %d", pairs, steps)
     return interleave(runs, pairs, steps, base=first)
 
@@ -231,7 +227,7 @@ def _training(config: Config, state: "TrainState", spec: str, batch: Sequence["T
     """Return a call of a compiled training step."""
     from src.training.state import make_train_step
 
-    step = make_train_step(state, config, spec)
+    step = make_train_step(state, config, spec, image_size=config.model.image_size)
     return _runner(step, *batch, *step.network.sample(len(batch[0]), 0))
 
 

@@ -75,7 +75,7 @@ def follow(rows: Sequence[Metrics], config: Config, images: float, speed: Option
 
 def size_of(row: Metrics, config: Config) -> ImageSize:
     """Return the image size that an epoch trained with, which files from before there were several do not say."""
-    height, _, width = str(getattr(row, "image_size", "")).partition("x")
+    height, _, width = row.image_size.partition("x")
     if not height:
         return config.model.image_size
     return (int(height), int(width)) if width else int(height)

@@ -45,7 +45,8 @@ def measure_speeds(steps: Iterable[tuple[str, ImageSize]], config: Config, outpu
     """Measure training steps, of a schedule and an image size each, in turns, and write speeds.json."""
     from src.benchmarks.measure import time_training
 
-    configs = {kind_of(*step, config): _at(config, *step) for step in steps}
+    dense = ("none", config.model.image_size)  # first: all others are compared with it
+    configs = {kind_of(*step, config): _at(config, *step) for step in [dense, *steps]}
     timings = time_training(configs, ROUNDS, STEPS)
     rounds = f"{ROUNDS} rounds of {STEPS} steps in turns, batch {config.data.batch_size}"
     where = f"{rounds}, {one_line(environment(config))}"
