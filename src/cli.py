@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Optional, TextIO, Union
 
 from src.errors import Interrupted, RunError, UserError, one_line, plain
+from src.runtime.launcher import follow_launcher
 from src.runtime.signals import STOP
 
 OVERRIDE = re.compile(r"\w+\.\w+=")
@@ -77,6 +78,7 @@ def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
     """Run a command and exit with 0, or, after one line, 2 for a user's mistake, 1 for a failure, 128 + a signal."""
     code = 0
     STOP.install()
+    follow_launcher(signal.SIGKILL)
     sys.stdout = PlainStream(sys.stdout)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # of libraries to their developers: they stand in front of our lines

@@ -12,12 +12,12 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Optional
 
 from src import markdown
 from src.benchmarks.peers import Peer, PeerSizes, is_installed
 from src.benchmarks.timing import Timing, interleave, share_of_ideal
-from src.config import Config, dump, load, sides, with_tokens
+from src.config import Config, ImageSize, dump, load, sides, with_tokens
 from src.errors import RunError
 from src.runtime import device
 from src.runtime.environment import environment, one_line
@@ -61,7 +61,7 @@ def measure(config: Config, specs: Sequence[str], pairs: int, steps: int, peers:
         timings.update(interleave(token_ops, pairs, steps, base=next(iter(token_ops))))
     own = {f"{kind} {spec}" for kind in ("train", "infer", "tokens") for spec in specs}
     report: Report = {
-        "environment": _conditions(config, sizes, pairs, steps, [worker.versions for worker in workers]),
+        "environment": conditions(config, sizes, pairs, steps, [worker.versions for worker in workers]),
         "rows": [_row(spec, timings, plans[spec].ideal_gain, sizes) | probes[spec] for spec in specs],
         "peers": [_peer_row(name, timings, sizes) for name in timings if name not in own],
     }
@@ -81,10 +81,10 @@ def time_training(configs: Mapping[str, Config], pairs: int, steps: int) -> dict
     """
     first = next(iter(configs))
     set_up(configs[first])
-    state, runs = _new_state(configs[first]), {}
+    state, runs = new_state(configs[first]), {}
     for number, (name, config) in enumerate(configs.items(), 1):
         log.info("compiling %s (%d of %d)", name, number, len(configs))
-        runs[name] = _training(config, state, config.model.tokens, _random_batch(config))
+        runs[name] = training(config, state, config.model.tokens, random_batch(config), config.model.image_size)
     log.info("timing training; rounds: %d, steps of a turn: %d", pairs, steps)
     return interleave(runs, pairs, steps, base=first)
 
@@ -99,9 +99,9 @@ def probe(config: Config) -> dict[str, float]:
     import resource
 
     set_up(config)
-    batch, state = _random_batch(config), _new_state(config)
+    batch, state = random_batch(config), new_state(config)
     started = time.perf_counter()
-    run = _training(config, state, config.model.tokens, batch)
+    run = training(config, state, config.model.tokens, batch)
     compiled = time.perf_counter() - started
     for _ in range(2):
         run()
@@ -177,7 +177,7 @@ def _peer_row(name: str, timings: Mapping[str, Timing], sizes: PeerSizes) -> Rep
     }
 
 
-def _conditions(
+def conditions(
     config: Config, sizes: PeerSizes, pairs: int, steps: int, versions: Sequence[Mapping[str, str]]
 ) -> dict[str, object]:
     """Return hardware, versions, model and method: no figure without them."""
@@ -197,11 +197,11 @@ def _contestants(config: Config, sizes: PeerSizes, plans: Mapping[str, Plan]) ->
     """Return a training step and an inference of each spec, and the token operations alone, by name."""
     from src.benchmarks import token_ops
 
-    state, batch = _new_state(config), _random_batch(config)
+    state, batch = new_state(config), random_batch(config)
     runs, alone = {}, {}
     for number, (spec, plan) in enumerate(plans.items(), 1):
         log.info("compiling %s (%d of %d)", spec, number, len(plans))
-        runs[f"train {spec}"] = _training(config, state, spec, batch)
+        runs[f"train {spec}"] = training(config, state, spec, batch)
         network = state.network.with_tokens(spec).set_train(False)
         runs[f"infer {spec}"] = _runner(network, batch[0], *network.sample(sizes.batch_size, 0))
         if any(plan.kept):
@@ -209,13 +209,14 @@ def _contestants(config: Config, sizes: PeerSizes, plans: Mapping[str, Plan]) ->
     return runs, alone
 
 
-def _random_batch(config: Config) -> list["Tensor"]:
+def random_batch(config: Config) -> list["Tensor"]:
+    """Return random images and labels of a configuration's sizes."""
     from mindspore import Tensor
 
     return [Tensor(array) for array in peer_sizes(config).batch()]
 
 
-def _new_state(config: Config) -> "TrainState":
+def new_state(config: Config) -> "TrainState":
     """Create one set of weights and one optimiser for the training steps of all specs."""
     from src.models import from_config
     from src.training.state import create_train_state
@@ -223,11 +224,13 @@ def _new_state(config: Config) -> "TrainState":
     return create_train_state(config, lambda: from_config(config.model, config.train.amp_level), [1e-4] * 100_000)
 
 
-def _training(config: Config, state: "TrainState", spec: str, batch: Sequence["Tensor"]) -> Run:
-    """Return a call of a compiled training step."""
+def training(
+    config: Config, state: "TrainState", spec: str, batch: Sequence["Tensor"], image_size: Optional[ImageSize] = None
+) -> Run:
+    """Return a call of a compiled training step, for images of another size than the network's if one is given."""
     from src.training.state import make_train_step
 
-    step = make_train_step(state, config, spec, image_size=config.model.image_size)
+    step = make_train_step(state, config, spec, image_size=image_size)
     return _runner(step, *batch, *step.network.sample(len(batch[0]), 0))
 
 

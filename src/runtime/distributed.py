@@ -1,7 +1,6 @@
 """The processes of a data-parallel run, one for each device."""
 
 import atexit
-import ctypes
 import logging
 import os
 import signal
@@ -13,14 +12,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any, Optional
 
 from src.errors import RunError, UserError, short_message
+from src.runtime.launcher import follow_launcher
 
 LAUNCH = "msrun --worker_num=2 --local_worker_num=2 --join=True train.py --distribute --config FILE"
 SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)  # that ask to stop
-PR_SET_PDEATHSIG = 1  # Linux's prctl: the signal to receive when the parent ends
 SECONDS_TO_SAVE = 10  # after the scheduler ended, perhaps by the signal that stops this process too
 
 log = logging.getLogger("skipvit")
@@ -116,25 +114,14 @@ def init_processes() -> ProcessGroup:
     if os.environ["MS_ROLE"] == "MS_SCHED":
         watch = [sys.executable, scheduler.__file__, str(os.getppid()), str(os.getpid())]
         subprocess.Popen(watch, start_new_session=True)
-    _follow_launcher()
     try:
         communication.init()
     except RuntimeError as error:
         raise RunError(f"the processes of msrun are not together: {short_message(error)}") from error
+    follow_launcher(signal.SIGTERM)  # from here on there is something to save
     _follow_scheduler()
     ms.set_auto_parallel_context(parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=True)
     return ProcessGroup(communication.get_rank(), communication.get_group_size())
-
-
-def _follow_launcher() -> None:
-    """Receive SIGTERM when an msrun that waits for its processes ends: it does not end them when it is terminated."""
-    try:
-        said = Path(f"/proc/{os.getppid()}/cmdline").read_bytes().decode(errors="replace").lower()
-    except OSError:  # not Linux
-        return
-    words = said.replace("=", "\0").split("\0")
-    if "--join" in words and words[words.index("--join") + 1] in ("true", "1", "t"):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _follow_scheduler() -> None:

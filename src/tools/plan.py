@@ -1,11 +1,10 @@
-"""Find schedules that reach a training speed, with what is known of their accuracy.
+"""Find schedules that reach a training speed, and what is known of them; or print the phases of a run.
 
 Example: python -m src.tools.plan --target-speedup 1.25 --align 16
 
 Speed is ideal (multiply-accumulates) unless it is measured. For each choice of blocks to drop in (one or two) and to
 rejoin before (or to fuse), the least ratio in steps of 5% that reaches the target. The paper's schedules come first,
-the most accurate first; then those that have results, by the lower end of the interval; then those that take the fewest
-tokens at once.
+the most accurate first; then those that have results, by the interval's lower end; then by the fewest tokens dropped.
 """
 
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from src import cli
 
 ROOT = Path(__file__).resolve().parents[2]
+CONFIG = ROOT / "configs/skipvit_s.yaml"
 
 
 def main(argv: Sequence[str]) -> None:
@@ -24,8 +24,12 @@ def main(argv: Sequence[str]) -> None:
     from src.experiments import candidates
     from src.experiments.results import read_results, summarise
     from src.schedules import Geometry
+    from src.schedules.costs import run_costs
     from src.schedules.search import find
 
+    if args.phases:
+        print(run_costs(load(args.config or CONFIG, args.overrides)).table(), end="")
+        return
     if args.target_speedup <= 1:
         raise UserError(
             f"--target-speedup {args.target_speedup:g}: name a number above 1, the speed of the dense model"
@@ -36,7 +40,7 @@ def main(argv: Sequence[str]) -> None:
         raise UserError("override 'model.tokens': the planner searches for schedules; leave it out")
     aligned = {} if args.align is None else {"model.align_tokens": args.align}
     overrides = {**args.overrides, "model.tokens": "none", **aligned}
-    config = load(args.config or ROOT / "configs" / "skipvit_s.yaml", overrides)
+    config = load(args.config or CONFIG, overrides)
     if config.model.num_classes is None:
         config = with_classes(config)
         print(f"model.num_classes is null, for the data decides it: counted with {config.model.num_classes}\n")
@@ -58,7 +62,9 @@ def main(argv: Sequence[str]) -> None:
 def _parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
     number, count = cli.nonnegative_float, cli.positive_int
-    parser.add_argument("--target-speedup", type=number, required=True, metavar="X", help="times as fast as dense")
+    task = parser.add_mutually_exclusive_group(required=True)
+    task.add_argument("--target-speedup", type=number, metavar="X", help="times as fast as dense")
+    task.add_argument("--phases", action="store_true", help="print the configuration's phases and costs, no search")
     parser.add_argument("--max-drop", type=number, default=60, metavar="PERCENT", help="most that a drop takes (60)")
     parser.add_argument(
         "--from-block", type=count, default=4, metavar="N", help="first block that may drop (4, as in the paper)"

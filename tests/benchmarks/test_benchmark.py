@@ -4,10 +4,12 @@ import json
 
 import pytest
 
-from src.benchmarks import data, measure, peers
+from src.benchmarks import data, measure, peers, run
 from src.benchmarks.settings import benchmark_config, benchmark_settings
 from src.benchmarks.timing import Timing, interleave, share_of_ideal
+from src.config import Config, ModelConfig, PhaseConfig, TrainConfig
 from src.errors import UserError
+from src.schedules import plan_phases
 from tests.helpers.commands import run_module
 from tests.helpers.configs import load
 
@@ -112,6 +114,39 @@ def test_a_short_run(tmp_path):
     assert "`1(50%)+3`" in (tmp_path / "b.md").read_text()
     assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b.json", "b.md", "b.png"]
+
+
+def test_a_run_gains_by_its_phases_and_their_epochs():
+    """Of 10 epochs, 4 at half the time and 1 at a quarter; in the second round all but dense take twice as long."""
+    model = ModelConfig(image_size=32, patch_size=8, depth=2, embed_dim=8, num_heads=2)
+    listed = [{"epochs": 4, "image_size": 16}, {"epochs": 1, "tokens": "1(50%)+2"}, {"epochs": 5}]
+    config = Config(model=model, train=TrainConfig(phases=tuple(PhaseConfig(**phase) for phase in listed)))
+    base = (4.0, 4.0)
+    seconds = {"none at 16": (2.0, 4.0), "1(50%)+2 at 32": (1.0, 2.0), "none at 32": base}
+    timings = {name: Timing(times, base) for name, times in seconds.items()}
+    gains = run.gains_of_run(plan_phases(config), timings)
+    assert gains == pytest.approx([10 * 4 / (4 * 2 + 1 + 5 * 4) - 1, 10 * 4 / (4 * 4 + 2 + 5 * 4) - 1])
+
+
+@pytest.mark.slow
+def test_a_run_is_measured_by_its_phases(tmp_path):
+    (tmp_path / "run.yaml").write_text(
+        "model: {name: skipvit_ti_16_224, image_size: 32, patch_size: 8, depth: 3, embed_dim: 32, num_heads: 2}\n"
+        "data: {batch_size: 4}\n"
+        "train: {phases: [{epochs: 6, image_size: 16}, {epochs: 3, tokens: 1(50%)+3}, {epochs: 1}]}"
+    )
+    options = ["--config", "run.yaml", "--pairs", 3, "--json", "b.json", "runtime.fused_kernels=off"]
+    done = run_module("src.tools.benchmark", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    report = json.loads((tmp_path / "b.json").read_text())
+    assert [(row["spec"], row["image_size"], row["epochs"]) for row in report["rows"]] == [
+        ("none", "32", 1), ("none", "16", 6), ("1(50%)+3", "32", 3)]  # fmt: skip
+    assert report["rows"][0]["gain"] == 0
+    measured = report["run"]
+    assert measured["epochs"] == 10
+    assert measured["gain_low"] <= measured["gain"] <= measured["gain_high"]
+    assert measured["share_of_ideal"] == pytest.approx((1 + measured["gain"]) / (1 + measured["ideal_gain"]))
+    assert "the whole run of 10 epochs: " in done.stdout
 
 
 def test_mistakes_get_one_line(tmp_path):

@@ -59,3 +59,15 @@ def test_the_command_with_measuring(tmp_path):
     assert done.stdout.startswith("model.num_classes is null, for the data decides it: counted with 1000\n")
     assert "measured gain" in done.stdout
     assert re.search(r" \| [+-][\d.]+% \([+-][\d.]+ to [+-][\d.]+\) \| ", done.stdout)
+
+
+def test_the_phases_of_a_run_are_printed(tmp_path):
+    phases = "train.phases=[{epochs: 30, tokens: none, image_size: 96}, {epochs: 10, tokens: 6(55%)+11}]"
+    done = run_here("src.tools.plan", "--phases", "model.num_classes=1000", phases, cwd=tmp_path)
+    lines = done.stdout.splitlines()
+    assert "| 1 | 1-30 | `none` | 96 | 444 | 0.809 | +468.3% |" in lines
+    assert "| 2 | 31-40 | `6(55%)+11` | 224 | 1,829 | 3.621 | +27.0% |" in lines
+    assert lines[-1].startswith(
+        "the whole run: 1.512 GMACs an image, dense 4.599; ideal gain +204.1% (3.0412 times); 2"
+    )
+    assert "not allowed with" in run_here("src.tools.plan", "--phases", "--target-speedup", "2", cwd=tmp_path).stderr

@@ -79,3 +79,21 @@ def test_a_rank_that_dies_before_all_have_joined_ends_the_job(tmp_path, monkeypa
         time.sleep(0.1)
     torture_ranks.stop(process, signal.SIGKILL)
     assert end_of(job, SECONDS_TO_END) != 0
+
+
+@pytest.mark.slow
+def test_ranks_end_with_an_msrun_that_is_killed_before_they_have_joined(tmp_path, monkeypatch):
+    """Waiting for each other they run no Python, so no handler of a signal either, for 10 minutes."""
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "run"
+    job = start(run)
+    while not all(worker(rank, f"run.dir={run}") for rank in range(2)):
+        assert job.poll() is None
+        time.sleep(0.1)
+    time.sleep(1)  # until Python runs
+    torture_ranks.stop(job.pid, signal.SIGKILL)
+    end_of(job, SECONDS_TO_END)
+    began = time.monotonic()
+    while any(worker(rank, f"run.dir={run}") for rank in range(2)):
+        assert time.monotonic() - began < SECONDS_TO_END
+        time.sleep(0.1)
