@@ -19,6 +19,7 @@ CONFIG = ROOT / "configs/skipvit_s.yaml"
 def main(argv: Sequence[str]) -> None:
     """Search, sort, measure if asked to, and print the table."""
     args = _parser().parse(argv)
+    from src.benchmarks.measure import time_training
     from src.config import load, with_classes, with_tokens
     from src.errors import UserError
     from src.experiments import candidates
@@ -51,8 +52,6 @@ def main(argv: Sequence[str]) -> None:
     chosen = sorted(plans, key=lambda plan: candidates.sort_key(plan, prior))[: args.limit]
     timings = {}
     if args.measure:
-        from src.benchmarks.measure import time_training
-
         cli.start_log()
         specs = ["none", *(str(plan.schedule) for plan in chosen)]
         timings = time_training({spec: with_tokens(config, spec) for spec in specs}, args.pairs, steps=1)
