@@ -42,7 +42,8 @@ class SkipViT(nn.Cell):
         patch_embed, cls_token, pos_embed, pos_drop, blocks, norm, head: The parts that hold the weights.
         geometry: The sizes of the parts, and the grid of the images.
         plan: Which tokens leave and return where, resolved for this geometry.
-        position_grid: Rows and columns of `pos_embed`, which is resampled where the images' grid is another.
+        position_grid: Rows and columns of `pos_embed`, which is resampled where the images' grid is another; None: they
+            are the same.
         auto_prefix: False for parts that have their parameters' names already.
     """
 
@@ -57,7 +58,7 @@ class SkipViT(nn.Cell):
         head: nn.Dense,
         geometry: Geometry,
         plan: Plan,
-        position_grid: tuple[int, int],
+        position_grid: Optional[tuple[int, int]] = None,
         auto_prefix: bool = True,
     ) -> None:
         super().__init__(auto_prefix=auto_prefix)
@@ -70,8 +71,9 @@ class SkipViT(nn.Cell):
         self.head = head
         self.geometry = geometry
         self.grid = geometry.grid
-        self.position_grid = position_grid
-        self.resampling = None if position_grid == self.grid else Tensor(resampling(position_grid, self.grid))
+        self.position_grid = position_grid or self.grid
+        same = self.position_grid == self.grid
+        self.resampling = None if same else Tensor(resampling(self.position_grid, self.grid))
         self.plan = plan
         self.depth = geometry.depth
         self.drop_path_rates = [block.drop_path_rate for block in blocks]
@@ -201,5 +203,4 @@ def build(
         head=dense(embed_dim, num_classes),
         geometry=geometry,
         plan=plan,
-        position_grid=geometry.grid,
     )

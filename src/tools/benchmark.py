@@ -22,14 +22,14 @@ def main(argv: Sequence[str]) -> None:
     from src.errors import UserError
     from src.files import check_output
 
+    for file in filter(None, (args.json, args.markdown, args.png)):
+        check_output(Path(file))
     schedules = not args.data and (args.specs or not args.config)
     if args.png and not schedules:
         raise UserError("--png draws schedules, not a data pipeline or a run; leave it out, or name --specs alone")
     if unfit := set(args.peer) - set(DATA_PEERS if args.data else PEERS if schedules else ()):
         what = "a data pipeline; add --data CONFIG" if min(unfit) in DATA_PEERS else "a model; add --specs, not --data"
         raise UserError(f"--peer {min(unfit)} is {what}")
-    for file in filter(None, (args.json, args.markdown, args.png)):
-        check_output(Path(file))
     report, text = _measure(args)
     print(text)
     for file, content in ((args.json, json.dumps(report, indent=1) + "\n"), (args.markdown, text)):

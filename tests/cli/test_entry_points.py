@@ -17,7 +17,7 @@ from src.weights.files import CONFIG, read_arrays
 from tests.helpers.commands import ROOT, module, run_here, run_module
 from tests.helpers.commands import run_script as run
 from tests.helpers.signals import MOMENTS
-from tests.torture import torture
+from tests.torture import FOUR_PHASES, torture
 
 QUICK = ["--config", str(ROOT / "configs/quickstart.yaml")]
 SMALL = ["model.embed_dim=16", "model.num_heads=2", "model.depth=4", "model.tokens=2(50%)+4", "data.workers=1",
@@ -308,3 +308,10 @@ def test_a_second_training_in_a_folder_is_refused(tmp_path, photos):
 def test_torture_in_short(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert torture(1, random.Random(0))
+
+
+@pytest.mark.slow
+def test_torture_of_four_phases_in_short(tmp_path, monkeypatch):
+    """The second trial is killed at a border."""
+    monkeypatch.chdir(tmp_path)
+    assert torture(2, random.Random(0), FOUR_PHASES)

@@ -18,6 +18,7 @@ PLAN = ["--target-speedup", "1.25"]
 CASES = [
     ("train", ["model.tokns=none"], "unknown key model.tokns; did you mean model.tokens?"),
     ("train", ["model.tokens=6(55)+11"], "tokens spec '6(55)+11': ratio '55' must be a percentage"),
+    ("train", ["train.phases=[{epochs: 2, tokens: 6(55%)+13}]"], "train.phases: phase 1: tokens spec '6(55%)+13'"),
     ("train", ["model.tokens=6(55%)+13"], "tokens spec '6(55%)+13': block 13 is out of range"),
     ("train", ["model.name=skipvit_s"], "model.name 'skipvit_s' is unknown; did you mean skipvit_s_16_224?"),
     ("train", ["data.auto_augment=foo"], "data.auto_augment 'foo': MindCV refuses it"),
@@ -74,6 +75,7 @@ CASES = [
     ("src.tools.benchmark", ["--specs", "6(55%)+13"], "block 13 is out of range"),
     ("src.tools.benchmark", ["model.image_size=[32, 64]"], "the benchmark's images are square"),
     ("src.tools.benchmark", ["--data", "nowhere.yaml"], "config nowhere.yaml cannot be read"),
+    ("src.tools.benchmark", ["--png", "x.png"], "--png draws schedules, not a data pipeline or a run"),
     ("src.tools.benchmark", ["--peer", "timm"], "--peer timm is a data pipeline; add --data CONFIG"),
     ("src.tools.benchmark", ["--data", "x.yaml", "--peer", "timm", "--peer", "mindcv"], "--peer mindcv is a model"),
     ("src.tools.benchmark", ["--png", "no/x.png"], "no/x.png cannot be written: the folder no does not exist"),

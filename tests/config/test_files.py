@@ -29,7 +29,7 @@ def empty(tmp_path):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_recipes_resolve_to_the_values_that_they_always_had(name):
-    """tests/config/recipes.yaml has every value of the first release, from before recipes had a base."""
+    """tests/config/recipes.yaml has the values of their first release, the oldest from before they had a base."""
     assert yaml.safe_load(dump(load(ROOT / "configs" / f"{name}.yaml"))) == RECIPES[name]
 
 

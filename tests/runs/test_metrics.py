@@ -2,6 +2,7 @@
 
 import csv
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -29,6 +30,17 @@ def test_rows_are_read_back(tmp_path):
     assert read_metrics(path) == [Metrics(1, 1, "none")]
 
 
+def test_rows_have_an_image_size_and_those_of_old_files_none(tmp_path):
+    path = tmp_path / "metrics.csv"
+    sized = [replace(row, image_size=size) for row, size in zip(ROWS, ("160", "192x256", "", "224"))]
+    write_metrics(path, sized)
+    assert read_metrics(path) == sized
+    assert path.read_text().splitlines()[2].endswith(",8.50,192x256")
+    old = [line.rpartition(",")[0] for line in path.read_text().splitlines()]
+    path.write_text("".join(f"{line}\n" for line in old))
+    assert read_metrics(path) == ROWS
+
+
 def test_speed_is_the_last_phases():
     assert throughput(ROWS) == 900.0
     assert throughput(ROWS[:1]) == 700.0
@@ -47,7 +59,9 @@ def test_a_file_that_is_no_csv_is_named(tmp_path):
         csv.field_size_limit(before)
 
 
-@pytest.mark.parametrize("line", ["one,1,none,1,1,1,1,1,1", "1,1,none", "1,1,none,fast,1,1,1,1,1"])
+@pytest.mark.parametrize(
+    "line", ["one,1,none,1,1,1,1,1,1", "1,1,none", "1,1,none,fast,1,1,1,1,1", "1,1,none,1,1,1,1,1,1,wide"]
+)
 def test_a_spoilt_row_is_named(tmp_path, line):
     path = tmp_path / "metrics.csv"
     write_metrics(path, ROWS[:1])

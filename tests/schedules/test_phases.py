@@ -10,6 +10,8 @@ from src.schedules import Geometry, Phase, parse, plan_phases, resolve
 from src.schedules.costs import run_costs
 from src.schedules.curves import blend, plateaus, share, uncut_macs
 from src.schedules.phases import config_of, count_graphs, evaluated_tokens
+from tests.helpers.commands import ROOT
+from tests.helpers.configs import load
 
 VIT_S = Geometry.from_config(ModelConfig())
 
@@ -84,6 +86,25 @@ def test_what_published_curricula_gain(phases, gain):
     costs = run_costs(run_of(*phases))
     assert 1 + costs.ideal_gain == pytest.approx(gain, abs=6e-5)
     assert f"({gain:.4f} times)" in costs.table()
+
+
+@pytest.mark.parametrize(
+    ("name", "gain", "graphs"),
+    [
+        ("efficienttrain_s", 1.7340, 4),
+        ("skipvit_fast_s", 1.9824, 4),
+        ("toe_s", 1.3631, 3),
+        ("evit_cosine_s", 1.3799, 10),
+        ("skipvit_s", 1.2531, 2),
+        ("cifar10_efficient", 1.6004, 4),
+        ("cifar10_fast", 1.8210, 4),
+        ("cifar10_toe", 1.3703, 3),
+    ],
+)
+def test_what_the_recipes_gain(name, gain, graphs):
+    costs = run_costs(load(ROOT / "configs" / f"{name}.yaml"))
+    assert 1 + costs.ideal_gain == pytest.approx(gain, abs=6e-5)
+    assert count_graphs(costs.phases) == graphs
 
 
 def test_the_cost_of_a_phase_is_that_of_its_size():

@@ -6,6 +6,8 @@ import pytest
 from mindspore.common.api import _cell_graph_executor
 
 from src.progress import Progress
+from src.training import trainer
+from src.training.evaluate import Accuracy
 from tests.training.test_training import check_same, make_config, run
 
 SMALL = ["model.depth=2", "model.tokens=none", "data.auto_augment=randaug-m9-mstd0.5"]
@@ -85,11 +87,19 @@ def test_a_list_of_two_trains_as_a_dense_warm_up(tmp_path, photos):
 
 
 @pytest.mark.slow
-def test_what_trains_under_a_schedule_of_its_own_is_evaluated_under_the_models(tmp_path, photos):
-    options = [f"data.root={photos}", *SMALL, "train.warmup_dense_epochs=0", "train.epochs=1"]
-    rows = [
-        run(make_config(tmp_path, *options, *more), tmp_path, name).read_metrics()[0]
-        for name, more in (("own", ["model.tokens=1(90%)"]), ("models", ["train.tokens=1(90%)"]))
-    ]
-    assert rows[0].loss == rows[1].loss
-    assert [row.tokens for row in rows] == ["1(90%)"] * 2
+@pytest.mark.parametrize(
+    ("tokens", "evaluated"), [(["model.tokens=1(90%)"], ["none", "1(90%)"]), (["train.tokens=1(90%)"], ["none"] * 2)]
+)
+def test_a_phase_is_evaluated_under_its_schedule_or_under_the_models(tmp_path, photos, monkeypatch, tokens, evaluated):
+    """Under the model's where `train.tokens` is set; whichever it is, at the final size."""
+    seen = []
+
+    def evaluate(network, *_):
+        seen.append((str(network.plan.schedule), network.grid))
+        return Accuracy(1, 1, 1)
+
+    monkeypatch.setattr(trainer, "evaluate", evaluate)
+    phases = "train.phases=[{epochs: 1, tokens: none, image_size: 8}, {epochs: 1}]"
+    rows = run(make_config(tmp_path, f"data.root={photos}", *SMALL, *tokens, phases), tmp_path).read_metrics()
+    assert [row.tokens for row in rows] == ["none", "1(90%)"]
+    assert seen == [(spec, (4, 4)) for spec in evaluated]

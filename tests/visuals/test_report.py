@@ -73,7 +73,7 @@ def sheets(text):
 def test_numbers_are_those_of_the_metrics(one):
     _, text = one
     assert table(text, "Epochs of finished") == [list(COLUMNS), *[list(row.cells) for row in ROWS]]
-    assert ROWS[3].cells == ("4", "2", "2(50%)+4", "", "2.000000e-04", "60.4400", "92.0000", "1004.00", "6.40")
+    assert ROWS[3].cells == ("4", "2", "2(50%)+4", "", "2.000000e-04", "60.4400", "92.0000", "1004.00", "6.40", "")
     results = dict(table(text, "Results"))
     assert results["Schedule"] == "2(50%)+4"
     assert results["Training throughput"] == "1004 img/s median of epochs 3 to 5, 2(50%)+4"
