@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Optional
 
 from src import markdown
-from src.experiments.results import Summary, Variant
+from src.experiments.results import Summary
+from src.experiments.variants import Variant
 from src.schedules import Plan, parse
 from src.schedules.paper import TABLE1
 from src.schedules.search import share_dropped
