@@ -70,21 +70,23 @@ def measure(config: Config, specs: Sequence[str], pairs: int, steps: int, peers:
     return report
 
 
-def time_training(config: Config, specs: Sequence[str], pairs: int, steps: int) -> dict[str, Timing]:
-    """Set up the device, and time a training step of every spec in turns; gains are over the first.
+def time_training(configs: Mapping[str, Config], pairs: int, steps: int) -> dict[str, Timing]:
+    """Set up the device, and time a training step of every configuration in turns; gains are over the first.
+
+    Args:
+        configs: By name; they differ in schedule and image size alone, and those of the first are the network's.
 
     Returns:
-        Seconds of a step of `data.batch_size` images, by spec.
+        Seconds of a step of `data.batch_size` images, by name.
     """
-    set_up(config)
-    config = with_tokens(config, specs[0])
-    state, batch = new_state(config), random_batch(config)
-    runs = {}
-    for number, spec in enumerate(specs, 1):
-        log.info("compiling %s (%d of %d)", spec, number, len(specs))
-        runs[spec] = training(config, state, spec, batch)
+    first = next(iter(configs))
+    set_up(configs[first])
+    state, runs = new_state(configs[first]), {}
+    for number, (name, config) in enumerate(configs.items(), 1):
+        log.info("compiling %s (%d of %d)", name, number, len(configs))
+        runs[name] = training(config, state, config.model.tokens, random_batch(config), config.model.image_size)
     log.info("timing training; rounds: %d, steps of a turn: %d", pairs, steps)
-    return interleave(runs, pairs, steps, base=specs[0])
+    return interleave(runs, pairs, steps, base=first)
 
 
 def set_up(config: Config) -> None:

@@ -1,20 +1,17 @@
 """Measure the training step of every phase of a run, and what the whole run gains by them, weighted by epochs."""
 
-import logging
 import statistics
 from collections.abc import Mapping, Sequence
 
 from src import markdown
-from src.benchmarks.measure import Report, Run, conditions, new_state, peer_sizes, random_batch, set_up, training
-from src.benchmarks.timing import Timing, interleave, share_of_ideal
+from src.benchmarks.measure import Report, conditions, peer_sizes, time_training
+from src.benchmarks.timing import Timing, share_of_ideal
 from src.config import Config, ImageSize, side_text
 from src.runtime.environment import one_line
 from src.schedules.costs import RunCosts, run_costs
 from src.schedules.phases import Phase, config_of
 
 Graph = tuple[str, ImageSize]
-
-log = logging.getLogger("skipvit")
 
 
 def measure_run(config: Config, pairs: int, steps: int) -> Report:
@@ -25,16 +22,9 @@ def measure_run(config: Config, pairs: int, steps: int) -> Report:
         steps: Timed steps of a turn.
     """
     costs = run_costs(config)
-    set_up(config)
     dense = Phase(0, "none", 1, 1, config.model.image_size)
-    graphs = {phase.graph: phase for phase in (dense, *costs.phases)}
-    state, runs = new_state(config), dict[str, Run]()
-    for number, (graph, phase) in enumerate(graphs.items(), 1):
-        log.info("compiling %s (%d of %d)", name_of(graph), number, len(graphs))
-        own = config_of(config, phase)
-        runs[name_of(graph)] = training(own, state, phase.tokens, random_batch(own), phase.image_size)
-    log.info("timing training; rounds: %d, steps of a turn: %d", pairs, steps)
-    timings = interleave(runs, pairs, steps, base=name_of(dense.graph))
+    graphs = {phase.graph: config_of(config, phase) for phase in (dense, *costs.phases)}
+    timings = time_training({name_of(graph): own for graph, own in graphs.items()}, pairs, steps)
     return {
         "environment": conditions(config, peer_sizes(config), pairs, steps, []),
         "rows": [_row(graph, costs, timings, config.data.batch_size) for graph in graphs],

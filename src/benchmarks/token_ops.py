@@ -18,14 +18,18 @@ class TokenOps(nn.Cell):
         super().__init__()
         self.router = TokenRouter(plan)
         self.depth = len(plan.kept)
-        self.drops = sum(keep > 0 for keep in plan.kept)
+        self.lengths = tuple(plan.prefix + drop.present for drop in plan.drops if drop and drop.ranking == "random")
 
     def construct(self, tokens: Tensor, scores: Tensor) -> Tensor:
         x, skipped = tokens, ()
+        random_scores: tuple = ()
+        for length in self.lengths:
+            random_scores += (scores[:, :length],)
         for i in range(self.depth):
             x, skipped = self.router.rejoin(i, x, skipped)
+            x, skipped, _ = self.router.drop_before(i, x, skipped, random_scores)
             present = scores[:, : x.shape[1]]
-            x, skipped, _ = self.router.drop(i, x, present, present, skipped, (present,) * self.drops)
+            x, skipped, _ = self.router.drop(i, x, present, present, skipped, random_scores)
         return x
 
 
@@ -44,7 +48,7 @@ class TokenOpsGradient(nn.Cell):
 def runner(plan: Plan, embed_dim: int, batch_size: int) -> Callable[[], None]:
     """Return a call that runs a plan's token operations once, forward and backward, on random tokens and scores."""
     random = np.random.RandomState(0)
-    tokens = plan.tokens_in[0]
+    tokens = plan.prefix + plan.num_patches
     shapes = ((batch_size, tokens, embed_dim), (batch_size, tokens), (batch_size, plan.tokens_out[-1], embed_dim))
     inputs = [Tensor(random.random_sample(shape), ms.float32) for shape in shapes]
     cell = TokenOpsGradient(TokenOps(plan))

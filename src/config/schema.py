@@ -106,6 +106,9 @@ class ModelConfig:
     depth: Optional[UpTo1000] = key(None, "blocks", *_STEP)
     num_heads: Optional[Size] = key(None, "attention heads", *_STEP)
     mlp_ratio: Optional[Positive] = key(None, "hidden channels of the MLP, relative to `embed_dim`", *_STEP)
+    pool: Literal["cls", "avg"] = key(
+        "cls", "what the head reads: the [CLS] token, or the mean of all tokens of a model without one", *_STEP
+    )
     drop_rate: Probability = key(0.0, "dropout after position embedding, projection and MLP layers", *_STEP)
     drop_path_rate: Probability = key(0.0, "stochastic depth of the last block, rising linearly from 0", *_STEP)
     act: Literal["gelu_tanh", "gelu_erf"] = key(

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Optional
 
 from src import markdown
-from src.experiments.results import Summary, Variant
+from src.experiments.results import Summary
+from src.experiments.variants import Variant
 from src.schedules import Plan, parse
 from src.schedules.paper import TABLE1
 from src.schedules.search import share_dropped
@@ -19,7 +20,7 @@ PriorResults = Mapping[str, Mapping[Variant, Summary]]  # by the name of the exp
 def known_specs(prior: PriorResults) -> list[str]:
     """Return the schedules of the paper and of earlier experiments, without controls and without other settings."""
     variants = [variant for summaries in prior.values() for variant in summaries if not variant.overrides]
-    ranked = [variant.tokens for variant in variants if parse(variant.tokens).ranking == "cls"]
+    ranked = [variant.tokens for variant in variants if {*parse(variant.tokens).rankings} <= {"cls"}]
     return list(dict.fromkeys([*TABLE1, *ranked]))
 
 

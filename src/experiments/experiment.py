@@ -10,15 +10,19 @@ from typing import Optional
 from src.config import Config, format_override, load, with_classes
 from src.config.files import Overrides
 from src.data.datasets import open_dataset
-from src.errors import UserError
-from src.experiments import speeds, table
+from src.errors import UserError, short_value
+from src.experiments import finished, speeds, table
 from src.experiments.jobs import Job, run_jobs
-from src.experiments.results import DENSE, Variant, summarise, write_results
+from src.experiments.results import summarise, write_results
+from src.experiments.variants import DENSE, Variant
 from src.files import lock, make_folder, write_text
 from src.runs import RUNS, RunFolder
 from src.schedules import Geometry, parse, resolve
+from src.schedules.phases import resolve_phases
 
 SET_BY_JOBS = {"train.seed": "--seeds N gives 0 to N-1", "run.dir": "--output FOLDER holds them all"}
+
+LONGEST = 200  # characters of a folder's name; file systems take 255 bytes
 
 log = logging.getLogger("skipvit")
 
@@ -32,12 +36,14 @@ class Experiment:
         groups: Variants by the name of their group; the first group is the table's, the others are ablations.
         jobs: A training for each variant and seed.
         output: The folder of the trainings, the table and the plots.
+        allowed: The loss of top-1, in percentage points, that a variant must exclude to be called not worse.
     """
 
     config: Config
     groups: Mapping[str, Sequence[Variant]]
     jobs: Sequence[Job]
     output: Path
+    allowed: float
 
     @classmethod
     def plan(
@@ -48,6 +54,7 @@ class Experiment:
         groups: Mapping[str, Sequence[Variant]],
         seeds: int,
         output: Optional[Path],
+        allowed: float,
     ) -> "Experiment":
         """Plan the trainings of a configuration file; what cannot be trained is refused here.
 
@@ -62,12 +69,12 @@ class Experiment:
         for key, how in SET_BY_JOBS.items():
             if any(key in given for given in settings):
                 raise UserError(f"{key} differs between the trainings of an experiment; leave it out: {how}")
-        variants = list(dict.fromkeys([DENSE, *(variant for group in groups.values() for variant in group)]))
+        variants = _distinct([DENSE, *(variant for group in groups.values() for variant in group)])
         jobs = [_job(variant, seed, file, overrides, output) for seed in range(seeds) for variant in variants]
         for job in jobs:
             job.check()
         log.info("%d trainings, of which %d are done, in %s", len(jobs), sum(j.is_finished for j in jobs), output)
-        return cls(config, groups, jobs, output)
+        return cls(config, groups, jobs, output, allowed)
 
     @property
     def table_file(self) -> Path:
@@ -104,40 +111,80 @@ class Experiment:
             raise UserError(f"no dense training is finished in {self.output}, and all others are compared with it")
 
     def measure_speeds(self) -> None:
-        """Measure the schedules' training speeds in turns."""
+        """Measure the training steps of all trainings in turns."""
         classes = len(self.jobs[0].run.read_classes())
-        speeds.measure_speeds((job.variant for job in self.jobs), with_classes(self.config, classes), self.output)
+        steps = dict.fromkeys(step for job in self.jobs for step in finished.steps(job))
+        speeds.measure_speeds(steps, with_classes(self.config, classes), self.output)
 
     def write(self) -> None:
         """Write results.csv and table.md of what is finished: with measured speeds where there are any."""
-        finished = [job.result() for job in self.jobs if job.is_finished]
-        results, where = speeds.with_speeds(finished, self.output)
-        text = f"{table.table(summarise(results))}\n{table.note(self.config)}{where}\n"
+        found, measured = self._finished()
+        results = [run.result for run in found]
+        notes = table.notes(summarise(results), self.config, self.allowed, measured.where if measured else None)
+        text = f"{table.table(summarise(results), self.allowed)}\n{notes}"
         with (self.output / "lock").open("w") as file:
             lock(file, wait=True)  # --finished may look while trainings go on
             write_results(self.output / "results.csv", results)
             write_text(self.table_file, text)
 
     def draw(self) -> None:
-        """Draw accuracy over speed, top-1 by epoch, and the ablations."""
+        """Draw accuracy over speed and over multiplications, top-1 by epoch, and the ablations."""
         from src.experiments import plots  # matplotlib
 
-        results, _ = speeds.with_speeds([job.result() for job in self.jobs], self.output)
-        summaries = summarise(results)
-        paired = {variant for variant, found in summaries.items() if variant == DENSE or found.difference is not None}
+        found, _ = self._finished()
+        summaries = summarise([run.result for run in found])
+        paired = {variant for variant, own in summaries.items() if variant == DENSE or own.difference is not None}
         groups = {name: [variant for variant in group if variant in paired] for name, group in self.groups.items()}
         first, *others = groups
-        curves: dict[Variant, list[list[tuple[int, float]]]] = {}
+        shown = [summaries[variant] for variant in dict.fromkeys([DENSE, *groups[first]])]
+        plots.plot_accuracy(
+            [own for own in shown if own.variant == DENSE or own.gain is not None], self._png("accuracy")
+        )
+        tops: dict[Variant, list[list[tuple[int, float]]]] = {}
         for job in self.jobs:
             points = [(epoch.epoch, epoch.top1) for epoch in job.run.read_metrics() if epoch.top1 is not None]
-            curves.setdefault(job.variant, []).append(points)
-        shown = list(dict.fromkeys([DENSE, *groups[first]]))
-        timed = [variant for variant in shown if variant == DENSE or summaries[variant].gain is not None]
-        plots.plot_accuracy([summaries[variant] for variant in timed], self.output / "accuracy.png")
-        plots.plot_curves({variant: curves[variant] for variant in shown}, self.output / "curves.png")
+            tops.setdefault(job.variant, []).append(points)
+        plots.plot_curves({own.variant: tops[own.variant] for own in shown}, self._png("curves"))
+        if any(own.cost is not None for own in shown):
+            plots.plot_costs([own for own in shown if own.cost is not None], self.allowed, self._png("costs"))
+            lines = finished.curves(found)
+            lines = {own.variant: lines[own.variant] for own in shown if own.variant in lines}
+            plots.plot_cost_curves(lines, self._png("cost-curves"))
         ablations = {name: [summaries[variant] for variant in groups[name]] for name in others if groups[name]}
         if ablations:
-            plots.plot_groups(ablations, summaries[DENSE], self.output / "ablations.png")
+            plots.plot_groups(ablations, summaries[DENSE], self._png("ablations"))
+
+    def _finished(self) -> tuple[list[finished.Finished], Optional[speeds.Speeds]]:
+        """Read what is finished, and the measured speeds that it is told with, where there are any."""
+        jobs = [job for job in self.jobs if job.is_finished]
+        measured = speeds.read_speeds(self.output)
+        measured = measured if finished.are_all(measured, jobs, self.config) else None
+        return finished.collect(jobs, self.config, measured), measured
+
+    def _png(self, name: str) -> Path:
+        return self.output / f"{name}.png"
+
+
+def _distinct(variants: Sequence[Variant]) -> list[Variant]:
+    """Return each variant once, with its name if it has one anywhere.
+
+    Raises:
+        UserError: Two would be trained in one folder, or one has no fit name for a folder.
+    """
+    named = {variant: variant for variant in variants if variant.name}
+    distinct = [named.get(variant, variant) for variant in dict.fromkeys(variants)]
+    folders: dict[str, Variant] = {}
+    for variant in distinct:
+        other = folders.setdefault(_folder(variant), variant)
+        if other != variant:
+            raise UserError(f"the rows {other} and {variant} would be trained in one folder; give one of them a name:")
+        if not 0 < len(_folder(variant)) <= LONGEST:
+            raise UserError(f"the row {short_value(str(variant))} needs a name of letters and digits; add name:")
+    return distinct
+
+
+def _folder(variant: Variant) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", str(variant).lower()).strip("_")
 
 
 def _job(variant: Variant, seed: int, file: str, overrides: Overrides, output: Path) -> Job:
@@ -146,10 +193,10 @@ def _job(variant: Variant, seed: int, file: str, overrides: Overrides, output: P
     Raises:
         UserError: The variant cannot be trained.
     """
-    name = re.sub(r"[^a-z0-9]+", "_", str(variant).lower()).strip("_")
-    run = RunFolder(output / name / f"seed{seed}")
+    run = RunFolder(output / _folder(variant) / f"seed{seed}")
     settings = {**overrides, **variant.settings, "train.seed": seed, "run.dir": str(run.path)}
     config = load(file, settings)
-    plan = resolve(parse(config.model.tokens), Geometry.from_config(config.model))
+    resolve(parse(config.model.tokens), Geometry.from_config(config.model))
+    resolve_phases(config)
     arguments = [format_override(key, value) for key, value in settings.items()]
-    return Job(variant, seed, config, run, ("--config", file, *arguments), plan)
+    return Job(variant, seed, config, run, ("--config", file, *arguments))

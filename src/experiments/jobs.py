@@ -10,15 +10,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Optional
 
 from src.config import Config, Role, flatten, keys_with, load
 from src.errors import Interrupted, RunError, UserError
-from src.experiments.results import TrainingResult, Variant, result_of
+from src.experiments.results import TrainingResult, result_of
+from src.experiments.variants import Variant
 from src.progress import Progress
 from src.runs import RunFolder
+from src.runs.images import read_images
 from src.runtime.environment import share_cores
 from src.runtime.signals import STOP
-from src.schedules import Plan
 
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 
@@ -38,14 +40,19 @@ class Job:
     config: Config
     run: RunFolder
     command: tuple[str, ...]
-    plan: Plan
 
     @property
     def is_finished(self) -> bool:
         return self.run.epochs_done >= self.config.train.epochs
 
+    @property
+    def images_of_epoch(self) -> Optional[int]:
+        """Images of a training epoch; None if the run does not say."""
+        images = read_images(self.run.images)
+        return images.counts["train"] if images else None
+
     def result(self) -> TrainingResult:
-        return result_of(self.run, self.variant, self.seed, self.plan.ideal_gain)
+        return result_of(self.run, self.variant, self.seed, self.config)
 
     def check(self) -> None:
         """Refuse a run folder of another experiment.

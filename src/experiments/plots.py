@@ -12,10 +12,22 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.ticker import MaxNLocator
 
-from src.experiments.results import Summary, Variant
+from src.experiments.costs import Spent
+from src.experiments.results import Summary
+from src.experiments.variants import DENSE, Variant
 
 BLUE, GOLD, GREY = "#2a6f97", "#e9c46a", "#6c757d"
 MARKERS = "osD^v<>pP"
+DISTINCT = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+    "#8a6d00",
+)  # Okabe and Ito, colour-blind safe
+LINES = ("-", "--", "-.", ":")
 
 
 def plot_accuracy(summaries: Sequence[Summary], path: Path) -> None:
@@ -64,6 +76,60 @@ def plot_curves(curves: Mapping[Variant, Sequence[Sequence[tuple[int, float]]]],
     axes.set_ylabel(f"top-1, %{band}")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower right")
+    _save(figure, path)
+
+
+def plot_costs(summaries: Sequence[Summary], allowed: float, path: Path) -> None:
+    """Draw the difference of top-1 to the dense model, with its 95% interval, over multiplications, as PNG.
+
+    Args:
+        summaries: Of the dense model and of variants whose costs are known.
+        allowed: The loss that is marked, percentage points.
+    """
+    figure, axes = plt.subplots(figsize=(9.5, 5), layout="constrained")
+    axes.axhline(0, color="black", linewidth=1, zorder=0)
+    axes.axhline(-allowed, color=GREY, linewidth=1, linestyle="--", zorder=0, label=f"{allowed} points lost")
+    styles = zip(itertools.cycle(DISTINCT), itertools.cycle(MARKERS[1:]))
+    for found in summaries:
+        colour, marker = ("black", "*") if found.difference is None else next(styles)
+        axes.errorbar(
+            [found.cost], [found.difference or 0], yerr=[found.margin or 0], fmt=marker, color=colour,
+            markersize=14 if marker == "*" else 8, capsize=4, label=str(found.variant),
+        )  # fmt: skip
+    axes.margins(x=0.1, y=0.12)
+    axes.set_xlabel("multiplications of the whole training, relative to dense")
+    how = "bars: 95% interval of pairs" if any(found.margin is not None for found in summaries) else "one seed"
+    axes.set_ylabel(f"top-1, difference to dense, points ({how})")
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", fontsize=9)
+    _save(figure, path)
+
+
+def plot_cost_curves(lines: Mapping[Variant, Sequence[Sequence[Spent]]], path: Path) -> None:
+    """Draw top-1 over the multiplications so far as PNG, the median over seeds.
+
+    Args:
+        lines: For each variant, for each seed, its epochs, with multiplications relative to the whole dense training.
+    """
+    figure, axes = plt.subplots(figsize=(9.5, 5), layout="constrained")
+    styles = zip(itertools.cycle(DISTINCT), itertools.cycle(MARKERS[1:]), itertools.cycle(LINES))
+    for variant, seeds in lines.items():
+        colour, marker, line = ("black", "*", "-") if variant == DENSE else next(styles)
+        epochs = [epochs for epochs in zip(*seeds) if all(epoch.top1 is not None for epoch in epochs)]
+        x = [np.median([epoch.macs for epoch in seeds_of_one]) for seeds_of_one in epochs]
+        y = [np.median([epoch.top1 for epoch in seeds_of_one]) for seeds_of_one in epochs]
+        axes.plot(
+            x, y, line, color=colour, marker=marker, markersize=5, linewidth=2.2 if variant == DENSE else 1.4,
+            label=str(variant),
+        )  # fmt: skip
+        if variant == DENSE:
+            axes.axhline(y[-1], color="black", linewidth=0.8, linestyle=":", zorder=0)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("multiplications so far, relative to the whole dense training")
+    several = max(map(len, lines.values())) > 1
+    axes.set_ylabel(f"top-1, % ({'median over seeds' if several else 'one seed'}; dotted: dense, at its end)")
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", fontsize=9)
     _save(figure, path)
 
 

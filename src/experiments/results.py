@@ -1,4 +1,4 @@
-"""The variants of an experiment, the results of their trainings, and statistics. Never imports MindSpore."""
+"""The results of trainings, and what they come to over seeds. Never imports MindSpore."""
 
 import csv
 import io
@@ -6,42 +6,19 @@ import math
 import shlex
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Optional
 
 from pydantic import TypeAdapter
 
-from src.config import format_override, read_overrides, read_yaml
+from src.config import Config
 from src.errors import UserError, short_message
+from src.experiments.paired import margin
+from src.experiments.variants import DENSE, Variant
 from src.files import write_text
 from src.runs import RunFolder, throughput
-from src.schedules import parse
-
-CONFIDENCE = 0.95
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A schedule to train, with the configuration keys that differ from the experiment's.
-
-    Attributes:
-        overrides: The keys as `section.key=value`, sorted.
-    """
-
-    tokens: str
-    overrides: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        return " ".join([self.tokens, *self.overrides])
-
-    @property
-    def settings(self) -> dict[str, object]:
-        """The values by key, the schedule included."""
-        return {**read_overrides(self.overrides), "model.tokens": self.tokens}
-
-
-DENSE = Variant("none")
+from src.schedules import Geometry, parse, resolve
 
 
 @dataclass(frozen=True)
@@ -53,9 +30,12 @@ class TrainingResult:
         top1: Percent, after the last epoch.
         best_top1: Percent, the best of the last phase's epochs, chosen on the images that it is measured on.
         img_s: Images per second in training, the median of the last phase's epochs (NaN if it was resumed at its end),
-            or as measured for its schedule.
+            or as measured for its schedule; NaN for a variant with phases of its own.
         seconds: Of training in all epochs, compiling included.
-        ideal_gain: Of the schedule, a fraction.
+        ideal_gain: Of the schedule, a fraction; NaN for a variant with phases of its own.
+        name: The variant's, if it has one.
+        cost, time: As `src.experiments.costs.Costs` has them, like all that follow; None where there is no dense
+            training of the seed, and in results that are older.
     """
 
     tokens: str
@@ -67,10 +47,32 @@ class TrainingResult:
     img_s: float
     seconds: float
     ideal_gain: float
+    name: str = ""
+    cost: Optional[float] = None
+    time: Optional[float] = None
+    reached_epoch: Optional[float] = None
+    reached_cost: Optional[float] = None
+    reached_time: Optional[float] = None
+    reached_seconds: Optional[float] = None
 
     @property
     def variant(self) -> Variant:
-        return Variant(self.tokens, tuple(shlex.split(self.overrides)))
+        return Variant(self.tokens, tuple(shlex.split(self.overrides)), self.name)
+
+
+@dataclass(frozen=True)
+class Reached:
+    """When a variant had reached the dense model's accuracy: medians over seeds; infinity for those that never had.
+
+    Attributes:
+        seeds, of: How many reached it, of how many that can be compared.
+        cost, time: Relative to the whole dense training; time is None if it is unknown.
+    """
+
+    seeds: int
+    of: int
+    cost: float
+    time: Optional[float]
 
 
 @dataclass(frozen=True)
@@ -82,9 +84,11 @@ class Summary:
         img_s: The median; None if it is known of no seed.
         gain: Over the dense model's img/s of the same seed, a fraction: the median, for a machine may be disturbed.
         top1, sd: Mean and standard deviation over seeds; the latter is None for one seed.
-        ideal_gain: A fraction.
-        difference, margin: Mean difference of top-1 to the dense model of the same seed, and half the width of its
-            95% confidence interval (Student's t over the pairs, None for fewer than two); percentage points.
+        ideal_gain: A fraction; NaN for a variant with phases of its own.
+        differences: Of top-1 to the dense model of the same seed, percentage points; none for the dense model.
+        difference, margin: Their mean, and half the width of its 95% confidence interval (Student's t over the pairs,
+            None for fewer than two).
+        cost, time: Of the whole training relative to the dense one: medians; None if unknown.
     """
 
     variant: Variant
@@ -94,36 +98,15 @@ class Summary:
     ideal_gain: float
     top1: float
     sd: Optional[float]
+    differences: tuple[float, ...]
     difference: Optional[float]
     margin: Optional[float]
+    cost: Optional[float]
+    time: Optional[float]
+    reached: Optional[Reached]
 
 
-def read_rows(path: Path) -> dict[str, list[Variant]]:
-    """Read the groups of a file of variants, one a row of the table.
-
-    Raises:
-        UserError: The file cannot be read, or is no mapping of groups to rows.
-    """
-    try:
-        tree = read_yaml(path.read_text(encoding="utf-8"), f"rows {path}")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise UserError(f"rows {path} cannot be read: {reason}; name a file with --rows FILE") from error
-    if not isinstance(tree, dict) or not tree or not all(isinstance(rows, list) and rows for rows in tree.values()):
-        raise UserError(f"rows {path}: must be a mapping of groups to lists of rows, like configs/tables/table1.yaml")
-    return {str(group): [_read_variant(entry, path) for entry in rows] for group, rows in tree.items()}
-
-
-def _read_variant(entry: object, path: Path) -> Variant:
-    if isinstance(entry, str):
-        entry = {"tokens": entry}
-    if not isinstance(entry, dict) or not isinstance(entry.get("tokens"), str):
-        raise UserError(f"rows {path}: a row is a schedule, or a mapping with tokens, not {entry!r}")
-    overrides = [format_override(str(key), value) for key, value in sorted(entry.items()) if key != "tokens"]
-    return Variant(str(parse(entry["tokens"])), tuple(overrides))
-
-
-def result_of(run: RunFolder, variant: Variant, seed: int, ideal_gain: float) -> TrainingResult:
+def result_of(run: RunFolder, variant: Variant, seed: int, config: Config) -> TrainingResult:
     """Return the result of a finished run.
 
     Raises:
@@ -132,7 +115,8 @@ def result_of(run: RunFolder, variant: Variant, seed: int, ideal_gain: float) ->
     rows = run.read_metrics()
     if rows[-1].top1 is None:
         raise UserError(f"{run.metrics}: the last epoch has no top-1; mend it, or remove the run to train it again")
-    img_s = throughput(rows)
+    img_s = None if variant.has_phases else throughput(rows)
+    plan = resolve(parse(rows[-1].tokens), Geometry.from_config(config.model))
     return TrainingResult(
         variant.tokens,
         shlex.join(variant.overrides),
@@ -142,7 +126,8 @@ def result_of(run: RunFolder, variant: Variant, seed: int, ideal_gain: float) ->
         best_top1=max(entry.top1 for entry in rows if entry.phase == rows[-1].phase and entry.top1 is not None),
         img_s=math.nan if img_s is None else round(img_s, 2),
         seconds=round(sum(entry.seconds or 0 for entry in rows), 1),
-        ideal_gain=round(ideal_gain, 6),
+        ideal_gain=math.nan if variant.has_phases else round(plan.ideal_gain, 6),
+        name=variant.name,
     )
 
 
@@ -161,15 +146,21 @@ def read_results(path: Path) -> list[TrainingResult]:
     Raises:
         UserError: The file cannot be read, or is of another form.
     """
-    names = [field.name for field in fields(TrainingResult)]
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            lines = [{name: line[name] for name in names} for line in csv.DictReader(file)]
+            lines = [_read_line(line) for line in csv.DictReader(file)]
         return TypeAdapter(list[TrainingResult]).validate_python(lines)
     except OSError as error:
         raise UserError(f"--results {path} cannot be read: {error.strerror}; name a results.csv") from error
     except (KeyError, ValueError, TypeError) as error:
         raise UserError(f"results {path} are not a results.csv of src.tools.table1: {short_message(error)}") from error
+
+
+def _read_line(line: Mapping[str, str]) -> dict[str, str]:
+    """Return a line's cells; what a field has by default may be empty or lack its column, as in older files."""
+    required = [column.name for column in fields(TrainingResult) if column.default is MISSING]
+    optional = [column.name for column in fields(TrainingResult) if column.default is not MISSING]
+    return {name: line[name] for name in required} | {name: line[name] for name in optional if line.get(name)}
 
 
 def summarise(results: Sequence[TrainingResult]) -> dict[Variant, Summary]:
@@ -195,22 +186,30 @@ def _summary(variant: Variant, seeds: Mapping[int, TrainingResult], dense: Mappi
         ideal_gain=runs[0].ideal_gain,
         top1=statistics.mean(run.top1 for run in runs),
         sd=statistics.stdev(run.top1 for run in runs) if len(runs) > 1 else None,
+        differences=tuple(differences) if compared else (),
         difference=statistics.mean(differences) if compared else None,
         margin=margin(differences) if compared else None,
+        cost=_median(run.cost for run in runs),
+        time=_median(run.time for run in runs),
+        reached=_reached(runs),
     )
 
 
-def _median(values: Iterable[float]) -> Optional[float]:
-    """Return the median of the values that are known."""
-    known = [value for value in values if not math.isnan(value)]
-    return statistics.median(known) if known else None
-
-
-def margin(values: Sequence[float]) -> Optional[float]:
-    """Return half the width of the 95% confidence interval of a mean (Student's t); None for fewer than two values."""
-    if len(values) < 2:
+def _reached(runs: Iterable[TrainingResult]) -> Optional[Reached]:
+    """Return when runs had reached the dense model's accuracy; None if none of them can be compared."""
+    costs = [run.reached_cost for run in runs if run.reached_cost is not None]
+    if not costs:
         return None
-    from scipy import stats  # half a second, for the one quantile
+    times = [run.reached_time for run in runs if run.reached_time is not None]
+    return Reached(
+        seeds=sum(map(math.isfinite, costs)),
+        of=len(costs),
+        cost=statistics.median(costs),
+        time=statistics.median(times) if len(times) == len(costs) else None,
+    )
 
-    quantile = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)
-    return float(quantile) * statistics.stdev(values) / math.sqrt(len(values))
+
+def _median(values: Iterable[Optional[float]]) -> Optional[float]:
+    """Return the median of the values that are known."""
+    known = [value for value in values if value is not None and not math.isnan(value)]
+    return statistics.median(known) if known else None

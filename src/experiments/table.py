@@ -1,48 +1,111 @@
 """The table of an experiment, in the paper's form."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Optional
 
 from src import markdown
 from src.config import Config
-from src.experiments.results import Summary, Variant
+from src.experiments import paired
+from src.experiments.results import Reached, Summary
+from src.experiments.variants import Variant
+
+ENOUGH = 0.9  # probability of showing what is there, as trials are commonly planned for
 
 
-def table(summaries: Mapping[Variant, Summary]) -> str:
-    """Return the table as Markdown."""
-    header = [
-        "schedule",
-        "seeds",
-        "training img/s",
-        "gain",
-        "ideal gain",
-        "top-1",
-        "difference to dense (95% interval)",
-    ]
-    rows = [
-        [
-            label(variant),
-            str(found.seeds),
-            "" if found.img_s is None else f"{found.img_s:.4g}",
-            "" if found.gain is None else f"{100 * found.gain:+.1f}%",
-            f"{100 * found.ideal_gain:+.1f}%",
-            accuracy(found),
-            difference(found),
-        ]
-        for variant, found in summaries.items()
-    ]
-    return markdown.table(header, rows)
+def table(summaries: Mapping[Variant, Summary], allowed: Optional[float] = None) -> str:
+    """Return the table as Markdown; what is known of no variant has no column.
+
+    Args:
+        allowed: The loss that a variant must exclude to be called not worse, percentage points; None: no such column.
+    """
+    always: dict[str, Callable[[Summary], str]] = {
+        "schedule": lambda found: label(found.variant),
+        "seeds": lambda found: str(found.seeds),
+        "training img/s": lambda found: "" if found.img_s is None else f"{found.img_s:.4g}",
+        "gain": lambda found: "" if found.gain is None else f"{100 * found.gain:+.1f}%",
+        "ideal gain": lambda found: "" if math.isnan(found.ideal_gain) else f"{100 * found.ideal_gain:+.1f}%",
+        "top-1": accuracy,
+        "difference to dense (95% interval)": difference,
+    }
+    known: dict[str, Callable[[Summary], str]] = {
+        "not worse": lambda found: verdict(found, allowed),
+        "multiplications": lambda found: "" if found.cost is None else f"{found.cost:.2f}",
+        "time": lambda found: "" if found.time is None else f"{found.time:.2f}",
+        "multiplications to dense top-1": lambda found: when(found.reached, lambda reached: reached.cost),
+        "time to dense top-1": lambda found: when(found.reached, lambda reached: reached.time),
+    }
+    known = {name: cell for name, cell in known.items() if any(cell(found) for found in summaries.values())}
+    columns = {**always, **known}
+    return markdown.table(list(columns), [[cell(found) for cell in columns.values()] for found in summaries.values()])
 
 
-def note(config: Config) -> str:
-    """Return the conditions that stand below the table."""
-    return (
+def notes(summaries: Mapping[Variant, Summary], config: Config, allowed: float, measured: Optional[str]) -> str:
+    """Return what stands below the table: its conditions, its rules, and what the names of rows stand for.
+
+    Args:
+        measured: Conditions under which the speeds were measured; None if they are those of the trainings.
+    """
+    where = "of the trainings themselves, beside whatever ran then; --measure compares better"
+    paragraphs = [
         f"{config.train.epochs} epochs, {config.train.warmup_dense_epochs} of them dense unless said otherwise; top-1"
         " after the last one in percent, mean ± standard deviation over seeds; differences are of the same seed."
+        f" Training speed: {measured or where}.",
+        _test_note([found.differences for found in summaries.values()], allowed),
+        _cost_note(measured) if any(found.reached for found in summaries.values()) else "",
+        "\n".join(f"- {variant.name}: {_contents(variant)}" for variant in summaries if variant.name),
+    ]
+    return "\n\n".join(filter(None, paragraphs)) + "\n"
+
+
+def _test_note(groups: Sequence[Sequence[float]], allowed: float) -> str:
+    """Return the rule of the test, and how likely it shows a variant that loses nothing; empty without two pairs."""
+    sd = paired.pooled_sd(groups)
+    if sd is None:
+        return ""
+    counts = sorted({len(group) for group in groups if len(group) > 1})
+    powers = [f"{100 * paired.power(pairs, sd, allowed):.0f}% with {pairs} pairs" for pairs in counts]
+    needed = next((pairs for pairs in range(2, 200) if paired.power(pairs, sd, allowed) >= ENOUGH), None)
+    more = f"; {100 * ENOUGH:.0f}% takes {needed}" if needed else ""
+    return (
+        f"Not worse by {allowed}: a one-sided t test over pairs of one seed rejects a loss of {allowed} points of top-1"
+        f" or more with p < {paired.ALPHA}; nothing is corrected for the number of rows. Where nothing is lost it shows"
+        f" that with a probability of {', '.join(powers)}{more} (standard deviation of a difference: {sd:.2f}, pooled)."
     )
 
 
+def _cost_note(measured: Optional[str]) -> str:
+    time = "at the measured speeds, without compiling" if measured else "of the epochs as they were, with compiling"
+    return (
+        "Multiplications (of training) and time are relative to the whole dense training of the same seed, medians over"
+        f" seeds; time is {time}. To dense top-1: until the first evaluated epoch after which top-1 never falls below"
+        " that of the dense model's last epoch, so that one lucky epoch does not count; a seed that never gets there"
+        " counts as later than all others. The dense row is under the same rule."
+    )
+
+
+def verdict(found: Summary, allowed: Optional[float]) -> str:
+    """Return what the test of non-inferiority says."""
+    if allowed is None or not found.differences:
+        return ""
+    return str(paired.not_worse(found.differences, allowed) or "one seed")
+
+
+def when(reached: Optional[Reached], measure: Callable[[Reached], Optional[float]]) -> str:
+    """Return when the dense accuracy was reached, or that it was not, and by how many seeds if not by all."""
+    value = measure(reached) if reached else None
+    if reached is None or value is None:
+        return ""
+    seeds = "" if reached.seeds == reached.of else f" ({reached.seeds} of {reached.of} seeds)"
+    return (f"{value:.2f}" if math.isfinite(value) else "not reached") + (seeds if reached.seeds else "")
+
+
 def label(variant: Variant) -> str:
-    """Return a variant's name."""
+    """Return a variant's name, or its schedule and overrides."""
+    return variant.name or _contents(variant)
+
+
+def _contents(variant: Variant) -> str:
     return ", ".join(f"`{part}`" for part in (variant.tokens, *variant.overrides))
 
 

@@ -74,7 +74,7 @@ def _check(config: Config, output: Path) -> None:
     if 4 * geometry.parameters > LARGEST:
         raise UserError(f"{geometry.parameters:,} parameters are more than the 1 GB that one MindIR file holds")
     schedule = resolve(parse(config.model.tokens), geometry).schedule
-    if schedule.ranking == "random":
+    if "random" in schedule.rankings:
         raise UserError(f"{schedule} ranks at random: a control for experiments, not for deployment")
     device.check_settings(config.runtime.device_target)
 

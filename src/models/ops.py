@@ -39,7 +39,12 @@ def gelu(act: str, target: str) -> nn.Cell:
     """Return GELU by the tanh formula or exactly, by erf (what timm weights expect).
 
     Ascend's Gelu operator computes the tanh formula; for erf it has no operator but Erf.
+
+    Raises:
+        UserError: The function is unknown.
     """
+    if act not in ACTIVATIONS:
+        raise UserError(f"model.act {act!r} is unknown; choose one of {', '.join(ACTIVATIONS)}")
     return OneOperatorGelu() if target == "ascend" and act == "gelu_tanh" else Gelu(act)
 
 

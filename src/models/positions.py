@@ -7,20 +7,20 @@ import numpy as np
 SHARPNESS = -0.75  # of the cubic kernel, as PyTorch's, which timm resamples with
 
 
-def resampling(old: tuple[int, int], new: tuple[int, int]) -> np.ndarray:
-    """Return float32 [1+N', 1+N] that takes the positions of a grid, [CLS] first, to those of another one.
+def resampling(old: tuple[int, int], new: tuple[int, int], prefix: int = 1) -> np.ndarray:
+    """Return float32 [P+N', P+N] that takes the positions of P prefix tokens and a grid to those of another grid.
 
     The grid becomes R_h · grid · R_wᵀ; as positions stand row by row, that is one product by the Kronecker product of
-    R_h and R_w. [CLS]'s position stays as it is.
+    R_h and R_w. The position of [CLS] stays as it is.
 
     Args:
         old: Rows and columns of the grid of N patches.
         new: Rows and columns of the grid of N' patches.
+        prefix: Tokens before the patches: 1 for [CLS].
     """
     patches = np.kron(bicubic(old[0], new[0]), bicubic(old[1], new[1]))
-    matrix = np.zeros((1 + patches.shape[0], 1 + patches.shape[1]), np.float32)
-    matrix[0, 0] = 1
-    matrix[1:, 1:] = patches
+    matrix = np.eye(prefix + patches.shape[0], prefix + patches.shape[1], dtype=np.float32)
+    matrix[prefix:, prefix:] = patches
     return matrix
 
 

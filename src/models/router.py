@@ -13,26 +13,30 @@ from mindspore import dtype as mstype
 
 from src.models.ops import multiply
 from src.models.tokens import Rejoin, Split, fuse, rank, squared_norms
-from src.schedules import Plan
+from src.schedules import Drop, Plan
 
 
 class TokenRouter(nn.Cell):
     """Drop and rejoin tokens as a static plan says. It has no parameters.
 
-    A forward pass starts with `skipped = ()` and passes it on: for each block in turn `rejoin` before its attention,
-    `drop` between its attention and its MLP. Blocks are counted from 0.
+    A forward pass starts with `skipped = ()` and passes it on: for each block in turn `rejoin` and `drop_before` before
+    its attention, `drop` between its attention and its MLP. Blocks are counted from 0.
     """
 
     def __init__(self, plan: Plan) -> None:
         super().__init__()
+        none = Drop(0, 0, before=False, fused=False, ranking="")
+        drops = [drop or none for drop in plan.drops]
+        self.prefix = plan.prefix
         self.kept = plan.kept
         self.rejoins = plan.rejoins
-        self.fused = plan.schedule.fused
-        self.ranking = plan.schedule.ranking
-        self.fixed_scores = tuple(_ones_at(stay, tokens) for stay, tokens in zip(plan.fixed, plan.tokens_in))
-        self.drops_before = tuple(sum(keep > 0 for keep in plan.kept[:block]) for block in range(len(plan.kept)))
-        self.split_cells = nn.CellList([Split(keep) for keep in plan.kept])
-        self.rejoin_cells = nn.CellList([Rejoin(keep) for keep in plan.kept])
+        self.before = tuple(drop.before for drop in drops)
+        self.fused = tuple(drop.fused for drop in drops)
+        self.ranking = tuple(drop.ranking for drop in drops)
+        self.fixed_scores = tuple(_ones_at(drop, plan.prefix) for drop in drops)
+        self.random_before = tuple(self.ranking[:block].count("random") for block in range(len(drops)))
+        self.split_cells = nn.CellList([Split(drop.keep, plan.prefix) for drop in drops])
+        self.rejoin_cells = nn.CellList([Rejoin(drop.keep, plan.prefix) for drop in drops])
 
     def rejoin(self, block: int, x: Tensor, skipped: tuple) -> tuple[Tensor, tuple]:
         """Put the skipped tokens back at their original indices where the plan says so, the last drop's first."""
@@ -41,6 +45,14 @@ class TokenRouter(nn.Cell):
                 x = self.rejoin_cells[i](x, dropped, ids_shuffle, ids_restore)
             skipped = ()
         return x, skipped
+
+    def drop_before(
+        self, block: int, x: Tensor, skipped: tuple, random_scores: Optional[tuple] = None
+    ) -> tuple[Tensor, tuple, tuple]:
+        """Take tokens out where the plan says that they leave before the block; arguments and result as of `drop`."""
+        if not self.before[block]:
+            return x, skipped, ()
+        return self.take_out(block, x, None, None, skipped, random_scores)
 
     def drop(
         self,
@@ -58,41 +70,59 @@ class TokenRouter(nn.Cell):
             scores: The [CLS] scores [B, T].
             received: The attention that tokens receive [B, T].
             skipped: What earlier drops of this pass took out.
-            random_scores: For each drop float [B, T], which a random ranking ranks by.
+            random_scores: For each drop with a random ranking float [B, T], which it ranks by.
 
         Returns:
             The tokens that stay, `skipped` with those that left, and (ids_shuffle [B, T],), or () without a drop.
         """
-        if self.kept[block] == 0:
+        if self.kept[block] == 0 or self.before[block]:
             return x, skipped, ()
-        ids_shuffle, ids_restore = rank(self.rank_by(block, x, scores, received, random_scores), self.kept[block])
+        return self.take_out(block, x, scores, received, skipped, random_scores)
+
+    def take_out(
+        self,
+        block: int,
+        x: Tensor,
+        scores: Optional[Tensor],
+        received: Optional[Tensor],
+        skipped: tuple,
+        random_scores: Optional[tuple],
+    ) -> tuple[Tensor, tuple, tuple]:
+        """Take tokens out of the sequence in a block; arguments and result as of `drop`."""
+        worth = self.rank_by(block, x, scores, received, random_scores)
+        ids_shuffle, ids_restore = rank(worth, self.kept[block], self.prefix)
         kept, dropped = self.split_cells[block](x, ids_shuffle, ids_restore)
-        if self.fused:
+        if self.fused[block]:
             _, dropped_scores = self.split_cells[block](ops.expand_dims(scores, -1), ids_shuffle, ids_restore)
             return fuse(kept, dropped, dropped_scores), skipped, (ids_shuffle,)
         return kept, ((block, dropped, ids_shuffle, ids_restore),) + skipped, (ids_shuffle,)
 
     def rank_by(
-        self, block: int, x: Tensor, scores: Tensor, received: Tensor, random_scores: Optional[tuple]
+        self,
+        block: int,
+        x: Tensor,
+        scores: Optional[Tensor],
+        received: Optional[Tensor],
+        random_scores: Optional[tuple],
     ) -> Tensor:
         """Return what the drop in a block ranks the tokens by: float [B, T], the highest stay."""
-        if self.ranking == "random":
+        if self.ranking[block] == "random":
             if random_scores is None:
                 raise ValueError("a random ranking needs the random_scores of the network's `sample` as an input")
-            return random_scores[self.drops_before[block]]
-        if self.ranking == "lowest":
+            return random_scores[self.random_before[block]]
+        if self.ranking[block] == "lowest":
             return multiply(scores, -1.0)
-        if self.ranking == "norm":
+        if self.ranking[block] == "norm":
             return squared_norms(x)
-        if self.ranking == "received":
+        if self.ranking[block] == "received":
             return received
-        if self.ranking == "cls":
+        if self.ranking[block] == "cls":
             return scores
-        return ops.zeros_like(scores) + self.fixed_scores[block]
+        return ops.cast(ops.zeros_like(x[:, :, 0]), mstype.float32) + self.fixed_scores[block]
 
 
-def _ones_at(positions: tuple[int, ...], tokens: int) -> Tensor:
-    """Return float32 [1, T]: 1 for the patch tokens at these positions, and 0 for the others."""
-    scores = np.zeros((1, tokens), np.float32)
-    scores[0, 1 + np.array(positions, int)] = 1
+def _ones_at(drop: Drop, prefix: int) -> Tensor:
+    """Return float32 [1, T]: 1 for the patch tokens that a fixed ranking keeps, and 0 for the others."""
+    scores = np.zeros((1, prefix + drop.present if drop.fixed else 1), np.float32)
+    scores[0, prefix + np.array(drop.fixed, int)] = 1
     return Tensor(scores, mstype.float32)

@@ -35,7 +35,7 @@ def squared_norms(tokens: Tensor) -> Tensor:
     return ops.reduce_sum(tokens * tokens, 2)
 
 
-def rank(scores: Tensor, keep: int) -> tuple[Tensor, Tensor]:
+def rank(scores: Tensor, keep: int, prefix: int = 1) -> tuple[Tensor, Tensor]:
     """Return the permutation that brings the `keep` best patch tokens to the front, and its inverse.
 
     Kept and dropped tokens each stay in their original order. Of equal scores the lowest index is kept; NaN
@@ -43,21 +43,25 @@ def rank(scores: Tensor, keep: int) -> tuple[Tensor, Tensor]:
     then comparisons contradict each other. So the result is a valid permutation whatever the scores are.
 
     Args:
-        scores: float [B, T]; the entry of [CLS], at index 0, is ignored: [CLS] is always kept.
-        keep: Patch tokens to keep, 0 < keep < T - 1.
+        scores: float [B, T]; entries of the prefix are ignored: it is always kept.
+        keep: Patch tokens to keep, 0 < keep < T - prefix.
+        prefix: Tokens before the patches: 1 for [CLS], 0 in a model without it.
 
     Returns:
-        ids_shuffle: int32 [B, T], the index that each token of the permuted sequence comes from; [:, 0] is 0.
+        ids_shuffle: int32 [B, T], the index that each token of the permuted sequence comes from; the prefix stays.
         ids_restore: int32 [B, T], the index that each token goes to.
     """
-    patches = ops.cast(ops.stop_gradient(scores), mstype.float32)[:, 1:]
+    patches = ops.cast(ops.stop_gradient(scores), mstype.float32)[:, prefix:]
     patches = ops.select(ops.equal(patches, patches), patches, ops.full_like(patches, _LOWEST_FLOAT16))
     patches = ops.select(less(ops.abs(patches), _LEAST_NORMAL_FLOAT32), ops.zeros_like(patches), patches)
     number = _count(ops.equal(patches, patches))  # 1, 2, 3, ...
     kept = less(_count_better(patches, number), float(keep))
     kept_so_far = _count(kept)
-    ids_restore = ops.select(kept, kept_so_far, keep + number - kept_so_far)
-    ids_restore = ops.concat((ops.zeros_like(ids_restore[:, :1]), ids_restore), 1)
+    ids_restore = ops.select(kept, kept_so_far, keep + number - kept_so_far)  # the patches' places from 1 on
+    if prefix == 1:
+        ids_restore = ops.concat((ops.zeros_like(ids_restore[:, :1]), ids_restore), 1)
+    elif prefix == 0:
+        ids_restore = ids_restore - 1
     return _invert(ids_restore), ids_restore
 
 
@@ -104,9 +108,9 @@ def _rejoin(kept: Tensor, dropped: Tensor, ids_restore: Tensor) -> Tensor:
 class Split(nn.Cell):
     """Split tokens [B, T, C] as ranked into kept [B, K, C] and dropped [B, T-K, C]; its gradient is a rejoin."""
 
-    def __init__(self, keep: int) -> None:
+    def __init__(self, keep: int, prefix: int = 1) -> None:
         super().__init__()
-        self.count = 1 + keep
+        self.count = prefix + keep
 
     def construct(self, tokens: Tensor, ids_shuffle: Tensor, ids_restore: Tensor) -> tuple[Tensor, Tensor]:
         return _split(tokens, ids_shuffle, self.count)
@@ -118,9 +122,9 @@ class Split(nn.Cell):
 class Rejoin(nn.Cell):
     """Put kept [B, K, C] and dropped [B, T-K, C] back at their original indices: [B, T, C]; its gradient is a split."""
 
-    def __init__(self, keep: int) -> None:
+    def __init__(self, keep: int, prefix: int = 1) -> None:
         super().__init__()
-        self.count = 1 + keep
+        self.count = prefix + keep
 
     def construct(self, kept: Tensor, dropped: Tensor, ids_shuffle: Tensor, ids_restore: Tensor) -> Tensor:
         return _rejoin(kept, dropped, ids_restore)

@@ -1,4 +1,4 @@
-"""Record the [CLS] attention of every block and the indices of the patches that each drop keeps."""
+"""Record the attention of every block and the indices of the patches that each drop keeps."""
 
 from dataclasses import dataclass
 from typing import Optional
@@ -16,8 +16,8 @@ class Trace:
 
     Attributes:
         logits: float32 [B, classes].
-        attention: For each block float32 [B, N]: the [CLS] token's attention to each patch, averaged over heads; NaN
-            for patches that are not in the sequence there.
+        attention: For each block float32 [B, N]: the [CLS] token's attention to each patch, averaged over heads, or in
+            a model without [CLS] the attention that each patch receives; NaN for patches that are not in the sequence.
         kept: {block of a drop, counted from 1: int32 [B, keep]}, the indices of the patches kept, ascending. A fused
             token made in stage s (counted from 0) has index N+s.
     """
@@ -59,21 +59,23 @@ def trace_tokens(net: SkipViT, images: Tensor) -> dict[int, np.ndarray]:
 def _by_patch(net: SkipViT, logits: Tensor, scores: tuple, shuffles: tuple) -> Trace:
     """Arrange scores and permutations by the patches' original indices."""
     images = len(logits)
-    remaining = [ids_shuffle.asnumpy()[:, 1:] - 1 for ids_shuffle in shuffles]
-    num_patches = net.geometry.num_patches
+    prefix, num_patches = net.plan.prefix, net.geometry.num_patches
+    remaining = [ids_shuffle.asnumpy()[:, prefix:] - prefix for ids_shuffle in shuffles]
     all_patches = np.tile(np.arange(num_patches, dtype=np.int32), (images, 1))
     present, attention = all_patches, []
     kept: dict[int, np.ndarray] = {}
-    for block, keep in enumerate(net.plan.kept):
-        if net.plan.rejoins[block]:
-            present = all_patches
-        attention.append(_spread(scores[block].asnumpy()[:, 1:], present, num_patches))
-        if keep:
-            present = np.take_along_axis(present, remaining[len(kept)][:, :keep], axis=1)
-            kept[block + 1] = np.sort(present, axis=1)
-            if net.plan.schedule.fused:
+    for block, (drop, rejoins) in enumerate(zip(net.plan.drops, net.plan.rejoins), 1):
+        before = all_patches if rejoins else present
+        after = before
+        if drop:
+            after = np.take_along_axis(before, remaining[len(kept)][:, : drop.keep], axis=1)
+            kept[block] = np.sort(after, axis=1)
+            if drop.fused:
                 fused = np.full((images, 1), num_patches + len(kept) - 1, np.int32)
-                present = np.concatenate([present, fused], axis=1)
+                after = np.concatenate([after, fused], axis=1)
+        attended = after if drop and drop.before else before
+        attention.append(_spread(scores[block - 1].asnumpy()[:, prefix:], attended, num_patches))
+        present = after
     return Trace(logits.asnumpy().astype(np.float32), tuple(attention), kept)
 
 

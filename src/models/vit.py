@@ -7,12 +7,12 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
+from mindspore import dtype as mstype
 from mindspore.common.initializer import TruncatedNormal, initializer
 
 from src.config import ImageSize
-from src.errors import UserError
 from src.models.layers import Block, PatchEmbed, dense
-from src.models.ops import ACTIVATIONS, choose_target, layer_norm, matmul
+from src.models.ops import choose_target, layer_norm, matmul
 from src.models.positions import resampling
 from src.models.router import TokenRouter
 from src.schedules import Geometry, Plan, parse, resolve
@@ -24,7 +24,7 @@ class RandomInputs(NamedTuple):
     Attributes:
         drop_path_scale: float32 [B, depth, 2]: stochastic depth's factor of each block's attention and MLP, 0 or
             1 / (1 - rate) (arXiv 1603.09382).
-        random_scores: For each drop float32 [B, T], which a random ranking ranks by.
+        random_scores: For each drop with a random ranking float32 [B, T], which it ranks by.
     """
 
     drop_path_scale: Optional[Tensor] = None
@@ -39,7 +39,8 @@ class SkipViT(nn.Cell):
     the inputs of `sample`, stochastic depth draws as MindCV's layer does.
 
     Args:
-        patch_embed, cls_token, pos_embed, pos_drop, blocks, norm, head: The parts that hold the weights.
+        patch_embed, cls_token, pos_embed, pos_drop, blocks, norm, head: The parts that hold the weights; no `cls_token`
+            where the mean of all tokens is what the head reads.
         geometry: The sizes of the parts, and the grid of the images.
         plan: Which tokens leave and return where, resolved for this geometry.
         position_grid: Rows and columns of `pos_embed`, which is resampled where the images' grid is another; None: they
@@ -50,7 +51,7 @@ class SkipViT(nn.Cell):
     def __init__(
         self,
         patch_embed: PatchEmbed,
-        cls_token: Parameter,
+        cls_token: Optional[Parameter],
         pos_embed: Parameter,
         pos_drop: nn.Cell,
         blocks: nn.CellList,
@@ -73,9 +74,10 @@ class SkipViT(nn.Cell):
         self.grid = geometry.grid
         self.position_grid = position_grid or self.grid
         same = self.position_grid == self.grid
-        self.resampling = None if same else Tensor(resampling(self.position_grid, self.grid))
+        self.resampling = None if same else Tensor(resampling(self.position_grid, self.grid, plan.prefix))
         self.plan = plan
         self.depth = geometry.depth
+        self.has_cls = cls_token is not None
         self.drop_path_rates = [block.drop_path_rate for block in blocks]
         self.router = TokenRouter(plan)
 
@@ -88,33 +90,42 @@ class SkipViT(nn.Cell):
     def forward_with_scores(
         self, images: Tensor, drop_path_scale: Optional[Tensor] = None, random_scores: Optional[tuple] = None
     ) -> tuple[Tensor, tuple, tuple]:
-        """Return logits [B, classes], each block's [CLS] scores [B, T], and each drop's ids_shuffle [B, T]."""
+        """Return logits [B, classes], each block's scores [B, T], and each drop's ids_shuffle [B, T].
+
+        Scores are the [CLS] token's attention, or where there is none the attention that tokens receive.
+        """
         x = self.embed(images)
         skipped: tuple = ()
         all_scores: tuple = ()
         all_ids: tuple = ()
         for i in range(self.depth):
             x, skipped = self.router.rejoin(i, x, skipped)
+            x, skipped, ids_before = self.router.drop_before(i, x, skipped, random_scores)
             x, scores, received = self.blocks[i].attn_half(x, self.path_scale(drop_path_scale, i, 0))
-            x, skipped, ids_shuffle = self.router.drop(i, x, scores, received, skipped, random_scores)
+            x, skipped, ids_after = self.router.drop(i, x, scores, received, skipped, random_scores)
             x = self.blocks[i].mlp_half(x, self.path_scale(drop_path_scale, i, 1))
-            all_scores += (scores,)
-            all_ids += ids_shuffle
-        return self.head(self.norm(x)[:, 0]), all_scores, all_ids
+            all_scores += (scores if self.has_cls else received,)
+            all_ids += ids_before + ids_after
+        return self.head(self.pool(self.norm(x))), all_scores, all_ids
 
     def embed(self, images: Tensor) -> Tensor:
-        """Embed images [B, I, H, W] as [CLS] and patch tokens with positions, [B, 1+N, C]."""
-        patches = self.patch_embed(images, self.grid)
-        cls = ops.broadcast_to(ops.cast(self.cls_token, patches.dtype), (patches.shape[0], 1, patches.shape[2]))
-        x = ops.concat((cls, patches), 1)
+        """Embed images [B, I, H, W] as [CLS], if there is one, and patch tokens with positions, [B, T, C]."""
+        x = self.patch_embed(images, self.grid)
+        if self.has_cls:
+            cls = ops.broadcast_to(ops.cast(self.cls_token, x.dtype), (x.shape[0], 1, x.shape[2]))
+            x = ops.concat((cls, x), 1)
         return self.pos_drop(x + ops.cast(self.positions(), x.dtype))
 
     def positions(self) -> Tensor:
-        """Return the position embedding of the images' grid, float32 [1, 1+N, C]."""
+        """Return the position embedding of the images' grid, float32 [1, T, C]."""
         if self.resampling is None:
             return self.pos_embed
         _, tokens, channels = self.pos_embed.shape
         return ops.reshape(matmul(self.resampling, ops.reshape(self.pos_embed, (tokens, channels))), (1, -1, channels))
+
+    def pool(self, x: Tensor) -> Tensor:
+        """Return what the head reads of tokens [B, T, C]: [CLS], or the mean of those that are there, [B, C]."""
+        return x[:, 0] if self.has_cls else ops.cast(ops.reduce_mean(ops.cast(x, mstype.float32), 1), x.dtype)
 
     def path_scale(self, drop_path_scale: Optional[Tensor], block: int, half: int) -> Optional[Tensor]:
         """Return stochastic depth's factors [B] for half a block; None if none were given."""
@@ -143,8 +154,8 @@ class SkipViT(nn.Cell):
             rates = np.repeat(self.drop_path_rates, 2)
             drawn = (generator.random((images, len(rates))) >= rates) / (1 - rates)
             scale = Tensor(drawn.reshape(images, self.depth, 2).astype(np.float32))
-        if self.plan.schedule.ranking == "random":
-            lengths = [tokens for tokens, keep in zip(self.plan.tokens_in, self.plan.kept) if keep]
+        lengths = [self.plan.prefix + drop.present for drop in self.plan.drops if drop and drop.ranking == "random"]
+        if lengths:
             parts = np.split(generator.random((images, sum(lengths))), np.cumsum(lengths)[:-1], axis=1)
             scores = tuple(Tensor(part.astype(np.float32)) for part in parts)
         return RandomInputs(scale, scores)
@@ -164,6 +175,7 @@ def build(
     mlp_ratio: float = 4.0,
     num_classes: int = 1000,
     in_channels: int = 3,
+    pool: str = "cls",
     drop_rate: float = 0.0,
     drop_path_rate: float = 0.0,
     act: str = "gelu_tanh",
@@ -176,6 +188,7 @@ def build(
         tokens: The schedule, as `src.schedules.parse` reads it.
         image_size: Pixels, of a square's side or (height, width).
         patch_size: Pixels of a patch's side.
+        pool: `cls`, or `avg` for a model without a [CLS] token whose head reads the mean of all tokens.
         drop_rate: Dropout after position embedding, projection and MLP layers.
         drop_path_rate: Stochastic depth of the last block, rising linearly from 0 (arXiv 1603.09382).
         act: `gelu_tanh` or `gelu_erf`.
@@ -183,20 +196,18 @@ def build(
         target: `cpu` or `ascend`, whose kernels the network is written for; by default the device that is set.
 
     Raises:
-        UserError: Sizes that do not fit together, an unknown `act` or `target`, a refused spec.
+        UserError: Sizes that do not fit together, an unknown `act`, `pool` or `target`, a refused spec.
     """
     geometry = Geometry.from_sizes(
-        image_size, patch_size, embed_dim, depth, num_heads, mlp_ratio, num_classes, in_channels, align_tokens
+        image_size, patch_size, embed_dim, depth, num_heads, mlp_ratio, num_classes, in_channels, align_tokens, pool
     )
-    if act not in ACTIVATIONS:
-        raise UserError(f"model.act {act!r} is unknown; choose one of {', '.join(ACTIVATIONS)}")
     plan, target = resolve(parse(tokens), geometry), choose_target(target)
     rates = [drop_path_rate * i / max(depth - 1, 1) for i in range(depth)]
-    positions = (1, 1 + geometry.num_patches, embed_dim)
+    prefix = geometry.prefix_tokens
     return SkipViT(
         PatchEmbed(patch_size, in_channels, embed_dim),
-        cls_token=Parameter(initializer(TruncatedNormal(0.02), (1, 1, embed_dim)), name="cls_token"),
-        pos_embed=Parameter(initializer(TruncatedNormal(0.02), positions), name="pos_embed"),
+        cls_token=_token_weights("cls_token", prefix, embed_dim) if prefix else None,
+        pos_embed=_token_weights("pos_embed", prefix + geometry.num_patches, embed_dim),
         pos_drop=nn.Dropout(p=drop_rate) if drop_rate else nn.Identity(),
         blocks=nn.CellList([Block(embed_dim, num_heads, geometry.mlp_dim, act, drop_rate, r, target) for r in rates]),
         norm=layer_norm(embed_dim, target),
@@ -204,3 +215,7 @@ def build(
         geometry=geometry,
         plan=plan,
     )
+
+
+def _token_weights(name: str, tokens: int, dim: int) -> Parameter:
+    return Parameter(initializer(TruncatedNormal(0.02), (1, tokens, dim)), name=name)

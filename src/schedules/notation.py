@@ -1,9 +1,16 @@
 """The schedule notation: the paper's row names as a configuration language.
 
-``none`` · ``6(55%)+11`` · ``4,7(30%,30%)+10`` · ``6(45%)+fused`` · ``6(55%)`` · ``6(55%,random)+11``
+A schedule is `none`, or routes joined by `;`. Blocks are numbered from 1, as in Table 1 of SkipViT (arXiv 2401.15293).
 
-Blocks are numbered from 1, as in Table 1 of SkipViT (arXiv 2401.15293). `src.schedules.rankings` lists the words that
-may follow the ratios; `src.schedules.plan` resolves a schedule to static integers.
+``6(55%)+11``                     after block 6's attention 55% leave; they return before block 11
+``4,7(30%,30%)+10``               30% leave in block 4, 30% of the rest in block 7; one return
+``6(55%)`` · ``6(45%)+fused``     they never return · they are fused to one token (EViT, arXiv 2202.07800)
+``6(55%,random)+11``              ranked by another word of `src.schedules.rankings` than the [CLS] attention
+``2(50%)+6;7(50%)+11``            two routes, one after the other
+``<3(50%,random)+10``             they leave before block 3, not after its attention (TREAD, arXiv 2501.04765)
+``<2..11(50%,random)+next``       each of blocks 2 to 11 for itself, back before the next (random-LTD, arXiv 2211.11586)
+
+`src.schedules.plan` resolves a schedule to static integers.
 """
 
 import re
@@ -12,14 +19,15 @@ from fractions import Fraction
 from typing import Optional
 
 from src.errors import UserError
-from src.schedules.rankings import RANKINGS
+from src.schedules.rankings import BY_ATTENTION, RANKINGS
 
-EXAMPLES = "none, 6(55%)+11, 4,7(30%,30%)+10, 6(45%)+fused, 6(55%), 6(55%,random)+11"
+EXAMPLES = "none, 6(55%)+11, 4,7(30%,30%)+10, 6(45%)+fused, 6(55%), <3(50%,random)+10, 2(50%)+6;7(50%)+11"
 
-_SPEC = re.compile(
-    r"(?P<blocks>[0-9]{1,4}(?:,[0-9]{1,4})*)"
+_ROUTE = re.compile(
+    r"(?P<before><?)"
+    r"(?:(?P<first>[0-9]{1,4})\.\.(?P<last>[0-9]{1,4})|(?P<blocks>[0-9]{1,4}(?:,[0-9]{1,4})*))"
     rf"\((?P<ratios>[^()]*?)(?:,(?P<ranking>{'|'.join(RANKINGS)}))?\)"
-    r"(?:\+(?P<end>fused|[0-9]{1,4}))?"
+    r"(?:\+(?P<end>fused|next|[0-9]{1,4}))?"
 )
 _RATIO = re.compile(r"(?P<percent>[0-9]{1,3}(?:\.[0-9]{1,9})?)%")
 
@@ -36,25 +44,48 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """Where tokens leave, and how they come back: rejoined before block `rejoin`, fused to one token, or never.
+class Route:
+    """Where tokens leave, and how they come back: before block `rejoin`, fused to one token, or never.
 
     Attributes:
         ranking: What decides which tokens leave: a word of `src.schedules.rankings`.
+        before: Whether tokens leave before the blocks of the stages rather than between their attention and MLP.
+        each: Whether the tokens of each stage return before the next block; `rejoin` is the block after the last.
     """
 
-    stages: tuple[Stage, ...] = ()
+    stages: tuple[Stage, ...]
     rejoin: Optional[int] = None
     fused: bool = False
     ranking: str = "cls"
+    before: bool = False
+    each: bool = False
 
     def __str__(self) -> str:
-        if not self.stages:
-            return "none"
-        blocks = ",".join(str(stage.block) for stage in self.stages)
-        ratios = ",".join([*map(str, self.stages), *([] if self.ranking == "cls" else [self.ranking])])
-        end = "+fused" if self.fused else f"+{self.rejoin}" if self.rejoin else ""
-        return f"{blocks}({ratios}){end}"
+        stages = self.stages[:1] if self.each else self.stages
+        blocks = ",".join(str(stage.block) for stage in stages) + (f"..{self.stages[-1].block}" if self.each else "")
+        ratios = ",".join([*map(str, stages), *([] if self.ranking == "cls" else [self.ranking])])
+        end = "+next" if self.each else "+fused" if self.fused else f"+{self.rejoin}" if self.rejoin else ""
+        return f"{'<' if self.before else ''}{blocks}({ratios}){end}"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The routes that tokens take past blocks, first to last; none of them overlaps another."""
+
+    routes: tuple[Route, ...] = ()
+
+    def __str__(self) -> str:
+        return ";".join(map(str, self.routes)) or "none"
+
+    @property
+    def fused(self) -> bool:
+        """Whether dropped tokens are fused to one."""
+        return any(route.fused for route in self.routes)
+
+    @property
+    def rankings(self) -> tuple[str, ...]:
+        """The ranking of each route."""
+        return tuple(route.ranking for route in self.routes)
 
 
 def parse(spec: str) -> Schedule:
@@ -66,25 +97,54 @@ def parse(spec: str) -> Schedule:
     text = re.sub(r"\s+", "", spec).lower() if isinstance(spec, str) else ""
     if text == "none":
         return Schedule()
-    match = _SPEC.fullmatch(text)
-    if not match:
-        raise refusal(spec, f"it is not of the notation (examples: {EXAMPLES})")
-    blocks = [int(block) for block in match["blocks"].split(",")]
-    ratios = [_parse_ratio(spec, text) for text in match["ratios"].split(",")]
-    if len(blocks) != len(ratios):
-        raise refusal(spec, f"it has {len(blocks)} blocks and {len(ratios)} ratios; give each block its ratio")
-    if blocks[0] < 1 or any(a >= b for a, b in zip(blocks, blocks[1:])):
-        raise refusal(spec, "its blocks must start at 1 or later and increase")
-    rejoin = int(match["end"]) if match["end"] not in (None, "fused") else None
-    if rejoin is not None and rejoin <= blocks[-1]:
-        raise refusal(spec, f"its rejoin before block {rejoin} must come after the last drop in block {blocks[-1]}")
-    stages = tuple(Stage(block, ratio) for block, ratio in zip(blocks, ratios))
-    return Schedule(stages, rejoin, match["end"] == "fused", match["ranking"] or "cls")
+    routes = tuple(_parse_route(spec, part) for part in text.split(";"))
+    for route, after in zip(routes, routes[1:]):
+        if route.rejoin is None:
+            raise refusal(spec, f"the tokens of {route} do not return, so that no route can come after it")
+        if after.stages[0].block < route.rejoin:
+            raise refusal(
+                spec, f"{after} must start in block {route.rejoin} or later, where the tokens of {route} return"
+            )
+    return Schedule(routes)
 
 
 def refusal(spec: object, why: str) -> UserError:
     """Return the error that refuses a spec."""
     return UserError(f"tokens spec {spec!r}: {why}")
+
+
+def _parse_route(spec: str, text: str) -> Route:
+    match = _ROUTE.fullmatch(text)
+    if not match:
+        raise refusal(spec, f"it is not of the notation (examples: {EXAMPLES})")
+    ratios = [_parse_ratio(spec, ratio) for ratio in match["ratios"].split(",")]
+    each = match["blocks"] is None
+    if each:
+        blocks = list(range(int(match["first"]), int(match["last"]) + 1))
+        if len(blocks) < 2 or len(ratios) != 1:
+            raise refusal(spec, "a range of blocks has its first block, a later last one, and one ratio for each")
+        ratios *= len(blocks)
+    else:
+        blocks = [int(block) for block in match["blocks"].split(",")]
+    if len(blocks) != len(ratios):
+        raise refusal(spec, f"it has {len(blocks)} blocks and {len(ratios)} ratios; give each block its ratio")
+    if blocks[0] < 1 or any(a >= b for a, b in zip(blocks, blocks[1:])):
+        raise refusal(spec, "its blocks must start at 1 or later and increase")
+    if each != (match["end"] == "next"):
+        raise refusal(
+            spec, "+next goes with a range of blocks, such as <2..11(50%,random)+next, and a range with +next"
+        )
+    rejoin = blocks[-1] + 1 if each else int(match["end"]) if match["end"] not in (None, "fused") else None
+    if rejoin is not None and rejoin <= blocks[-1]:
+        raise refusal(spec, f"its rejoin before block {rejoin} must come after the last drop in block {blocks[-1]}")
+    ranking, before, fused = match["ranking"] or "cls", bool(match["before"]), match["end"] == "fused"
+    if before and (ranking in BY_ATTENTION or fused):
+        others = ", ".join(word for word in RANKINGS if word not in BY_ATTENTION)
+        raise refusal(
+            spec, f"before a block (<) there is no attention yet to rank or to fuse by; rank by one of {others}"
+        )
+    stages = tuple(Stage(block, ratio) for block, ratio in zip(blocks, ratios))
+    return Route(stages, rejoin, fused, ranking, before, each)
 
 
 def _parse_ratio(spec: str, text: str) -> Fraction:

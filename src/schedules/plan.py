@@ -3,12 +3,16 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Optional
 
 from src.config import IMAGENET_CLASSES, ImageSize, ModelConfig, sides
 from src.config.variants import sizes_of
 from src.errors import UserError
-from src.schedules.notation import Schedule, refusal
-from src.schedules.rankings import FIXED, fixed_positions
+from src.schedules.notation import Route, Schedule, refusal
+from src.schedules.rankings import BY_CLS, FIXED, RANKINGS, fixed_positions
+
+POOLS = ("cls", "avg")
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,7 @@ class Geometry:
         patch_size: Pixels of a patch's side.
         mlp_dim: Hidden channels of the MLP.
         align_tokens: Every drop leaves a multiple of so many tokens, [CLS] and fused token included.
+        pool: What the head reads: `cls`, the [CLS] token, or `avg`, the mean of all tokens of a model without one.
     """
 
     grid: tuple[int, int]
@@ -31,6 +36,12 @@ class Geometry:
     num_classes: int
     in_channels: int = 3
     align_tokens: int = 1
+    pool: str = "cls"
+
+    @property
+    def prefix_tokens(self) -> int:
+        """Tokens before the patches, which never leave."""
+        return 1 if self.pool == "cls" else 0
 
     @property
     def num_patches(self) -> int:
@@ -45,7 +56,8 @@ class Geometry:
         """The number of weights; schedules add none."""
         dim, hidden = self.embed_dim, self.mlp_dim
         block = 4 * dim + (dim + 1) * 3 * dim + (dim + 1) * dim + (dim + 1) * hidden + (hidden + 1) * dim
-        ends = (self.patch_dim + 1) * dim + (2 + self.num_patches) * dim + 2 * dim + (dim + 1) * self.num_classes
+        ends = (self.patch_dim + 1) * dim + (2 * self.prefix_tokens + self.num_patches) * dim + 2 * dim
+        ends += (dim + 1) * self.num_classes
         return ends + self.depth * block
 
     def at(self, image_size: ImageSize) -> "Geometry":
@@ -69,7 +81,7 @@ class Geometry:
         return cls.from_sizes(
             image_size=config.image_size, num_classes=classes, align_tokens=config.align_tokens,
             patch_size=int(sizes["patch_size"]), embed_dim=int(sizes["embed_dim"]), depth=int(sizes["depth"]),
-            num_heads=int(sizes["num_heads"]), mlp_ratio=sizes["mlp_ratio"],
+            num_heads=int(sizes["num_heads"]), mlp_ratio=sizes["mlp_ratio"], pool=config.pool,
         )  # fmt: skip
 
     @classmethod
@@ -84,6 +96,7 @@ class Geometry:
         num_classes: int,
         in_channels: int = 3,
         align_tokens: int = 1,
+        pool: str = "cls",
     ) -> "Geometry":
         """Return the geometry of a model's keyword arguments.
 
@@ -96,7 +109,35 @@ class Geometry:
         mlp_dim = int(embed_dim * mlp_ratio)
         if mlp_dim < 1:
             raise UserError(f"model.mlp_ratio {mlp_ratio:g} leaves no channel in the MLP of width {embed_dim}")
-        return cls(grid, patch_size, embed_dim, depth, num_heads, mlp_dim, num_classes, in_channels, align_tokens)
+        if pool not in POOLS:
+            raise UserError(f"model.pool {pool!r} is unknown; choose one of {', '.join(POOLS)}")
+        return cls(grid, patch_size, embed_dim, depth, num_heads, mlp_dim, num_classes, in_channels, align_tokens, pool)
+
+
+@dataclass(frozen=True)
+class Drop:
+    """What leaves in one block.
+
+    Attributes:
+        keep: Patch tokens that stay.
+        present: Patch tokens among which it is chosen, fused ones included.
+        before: Whether it is before the block's attention rather than after it.
+        fused: Whether those that leave are fused to one token.
+        ranking: What decides which leave: a word of `src.schedules.rankings`.
+        fixed: Which of those present stay, as ascending positions, if that does not depend on the image; else none.
+    """
+
+    keep: int
+    present: int
+    before: bool
+    fused: bool
+    ranking: str
+    fixed: tuple[int, ...] = ()
+
+    @property
+    def left(self) -> int:
+        """Patch tokens present after the drop."""
+        return self.keep + self.fused
 
 
 def _grid(image_size: ImageSize, patch_size: int, name: str) -> tuple[int, int]:
@@ -114,24 +155,30 @@ class Plan:
     """A schedule for one geometry as static integers, an entry a block.
 
     Attributes:
-        kept: Patch tokens kept by the drop in this block; 0 where nothing is dropped.
-        fixed: Which of the patch tokens present the drop in this block keeps, as ascending positions, if that does not
-            depend on the image; else none.
+        num_patches: Patch tokens of the image.
+        prefix: Tokens before the patches, which never leave: 1 for [CLS].
+        drops: The drop in this block; None where nothing is dropped.
         rejoins: Whether the skipped tokens return before this block.
-        tokens_in: Tokens that enter the block's attention, [CLS] included.
-        tokens_out: Tokens that enter the block's MLP and leave the block, [CLS] and fused token included.
+        tokens_in: Tokens that enter the block's attention, those of the prefix included.
+        tokens_out: Tokens that enter the block's MLP and leave the block, those of prefix and fusion included.
         macs: Multiply-accumulates of one forward pass of one image.
         ideal_gain: MACs of the dense model divided by `macs`, minus 1 (a fraction).
     """
 
     schedule: Schedule
-    kept: tuple[int, ...]
-    fixed: tuple[tuple[int, ...], ...]
+    num_patches: int
+    prefix: int
+    drops: tuple[Optional[Drop], ...]
     rejoins: tuple[bool, ...]
     tokens_in: tuple[int, ...]
     tokens_out: tuple[int, ...]
     macs: int
     ideal_gain: float
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """Patch tokens kept by the drop in each block; 0 where nothing is dropped."""
+        return tuple(drop.keep if drop else 0 for drop in self.drops)
 
 
 def resolve(schedule: Schedule, geometry: Geometry) -> Plan:
@@ -141,51 +188,77 @@ def resolve(schedule: Schedule, geometry: Geometry) -> Plan:
     `align_tokens` asks for; a drop that would drop nothing does nothing.
 
     Raises:
-        UserError: A block lies outside the model, fewer than one token would be kept, or a token to be ranked by its
-            place has none.
+        UserError: A block lies outside the model, fewer than one token would be kept, or the model has nothing to rank
+            tokens by.
     """
-    last = max([stage.block for stage in schedule.stages] + [schedule.rejoin or 0])
+    _check(schedule, geometry)
+    stages = {stage.block: (route, stage.ratio) for route in schedule.routes for stage in route.stages}
+    returns = {route.rejoin for route in schedule.routes}
+    returns |= {stage.block + 1 for route in schedule.routes for stage in route.stages if route.each}
+    prefix, patches = geometry.prefix_tokens, geometry.num_patches
+    indices: Sequence[int] = range(geometry.num_patches)
+    drops, rejoins, tokens_in, tokens_out = [], [], [], []
+    for block in range(1, geometry.depth + 1):
+        rejoins.append(block in returns and patches < geometry.num_patches)
+        if rejoins[-1]:
+            patches, indices = geometry.num_patches, range(geometry.num_patches)
+        drop = None
+        if block in stages:
+            drop = _drop(schedule, *stages[block], block, patches, indices, geometry)
+        if drop and drop.fixed:
+            indices = [indices[i] for i in drop.fixed] + [geometry.num_patches] * drop.fused
+        drops.append(drop)
+        tokens_in.append(prefix + (drop.left if drop and drop.before else patches))
+        patches = drop.left if drop else patches
+        tokens_out.append(prefix + patches)
+    macs = _count_macs(geometry, tokens_in, tokens_out)
+    dense = [prefix + geometry.num_patches] * geometry.depth
+    gain = _count_macs(geometry, dense, dense) / macs - 1
+    return Plan(
+        schedule, geometry.num_patches, prefix, tuple(drops), tuple(rejoins), tuple(tokens_in), tuple(tokens_out), macs,
+        gain,
+    )  # fmt: skip
+
+
+def _check(schedule: Schedule, geometry: Geometry) -> None:
+    """Refuse a schedule that this model cannot run, whatever the number of its tokens."""
+    last = max([max(route.stages[-1].block, route.rejoin or 0) for route in schedule.routes], default=0)
     if last > geometry.depth:
         raise refusal(str(schedule), f"block {last} is out of range: the model has blocks 1 to {geometry.depth}")
-    if schedule.ranking == "centre" and schedule.fused and len(schedule.stages) > 1:
-        raise refusal(str(schedule), "a fused token has no place to rank it by; drop once, or choose another ranking")
-    ratios = {stage.block: stage.ratio for stage in schedule.stages}
-    patches = geometry.num_patches
-    kept, rejoins, tokens_in, tokens_out = [], [], [], []
-    for block in range(1, geometry.depth + 1):
-        rejoins.append(block == schedule.rejoin and patches < geometry.num_patches)
-        patches = geometry.num_patches if rejoins[-1] else patches
-        tokens_in.append(1 + patches)
-        keep = math.ceil((1 - ratios.get(block, 0)) * patches)
-        if keep < 1:
-            raise refusal(str(schedule), f"it keeps {keep} of {patches} tokens in block {block}; lower the ratio")
-        keep = _align(keep, 1 + schedule.fused, geometry.align_tokens)
-        kept.append(keep if keep < patches else 0)
-        if kept[-1]:
-            patches = keep + schedule.fused
-        tokens_out.append(1 + patches)
-    fixed = _fix(schedule.ranking, geometry, kept, rejoins, schedule.fused)
-    macs = _count_macs(geometry, tokens_in, tokens_out)
-    dense = [1 + geometry.num_patches] * geometry.depth
-    gain = _count_macs(geometry, dense, dense) / macs - 1
-    return Plan(schedule, tuple(kept), fixed, tuple(rejoins), tuple(tokens_in), tuple(tokens_out), macs, gain)
+    for route in schedule.routes:
+        if route.ranking == "centre" and route.fused and len(route.stages) > 1:
+            raise refusal(
+                str(schedule), "a fused token has no place to rank it by; drop once, or choose another ranking"
+            )
+        if not geometry.prefix_tokens and (route.ranking in BY_CLS or route.fused):
+            others = ", ".join(word for word in RANKINGS if word not in BY_CLS)
+            raise refusal(
+                str(schedule),
+                f"with model.pool avg there is no [CLS] token to rank or to fuse by; rank by one of {others}",
+            )
 
 
-def _fix(
-    ranking: str, geometry: Geometry, kept: Sequence[int], rejoins: Sequence[bool], fused: bool
-) -> tuple[tuple[int, ...], ...]:
-    """Return which tokens each block's drop keeps under a fixed ranking."""
-    if ranking not in FIXED:
-        return ((),) * geometry.depth
-    rows, columns = geometry.grid
-    indices, fixed = list(range(geometry.num_patches)), []
-    for keep, returns in zip(kept, rejoins):
-        indices = list(range(geometry.num_patches)) if returns else indices
-        stay = fixed_positions(ranking, indices, keep, columns, rows) if keep else ()
-        if stay:
-            indices = [indices[i] for i in stay] + [geometry.num_patches] * fused
-        fixed.append(stay)
-    return tuple(fixed)
+def _drop(
+    schedule: Schedule, route: Route, ratio: Fraction, block: int, patches: int, indices: Sequence[int],
+    geometry: Geometry,
+) -> Optional[Drop]:  # fmt: skip
+    """Return the drop in a block; None if it drops nothing.
+
+    Args:
+        patches: Patch tokens present.
+        indices: The patch of each, as far as fixed rankings have left them.
+    """
+    keep = math.ceil((1 - ratio) * patches)
+    if keep < 1:
+        raise refusal(str(schedule), f"it keeps {keep} of {patches} tokens in block {block}; lower the ratio")
+    keep = _align(keep, geometry.prefix_tokens + route.fused, geometry.align_tokens)
+    if keep >= patches:
+        return None
+    fixed: tuple[int, ...] = ()
+    if route.ranking in FIXED:
+        rows, columns = geometry.grid
+        fixed = fixed_positions(route.ranking, indices, keep, columns, rows)
+    return Drop(keep, patches, route.before, route.fused, route.ranking, fixed)
 
 
 def _align(keep: int, others: int, multiple: int) -> int:

@@ -12,6 +12,8 @@ centre     those nearest to the middle of the image stay, whatever it shows
 from collections.abc import Sequence
 
 RANKINGS = ("cls", "random", "lowest", "norm", "received", "stride", "centre")
+BY_ATTENTION = ("cls", "lowest", "received")  # known only after a block's attention
+BY_CLS = ("cls", "lowest")  # by the [CLS] token's
 FIXED = ("stride", "centre")  # of which the plan knows who stays
 
 

@@ -31,11 +31,12 @@ def find(
     plans = [_least_ratio(geometry, gain, max_drop, pattern) for pattern in _patterns(from_block, geometry.depth)]
     for spec in specs:
         schedule = parse(spec)
-        blocks = [stage.block for stage in schedule.stages] + [schedule.rejoin or 0]
-        if schedule.stages and blocks[0] >= from_block and max(blocks) <= geometry.depth:
+        stages = [stage for route in schedule.routes for stage in route.stages]
+        last = max([stage.block for stage in stages] + [route.rejoin or 0 for route in schedule.routes], default=0)
+        if stages and stages[0].block >= from_block and last <= geometry.depth:
             plan = resolve(schedule, geometry)
-            drops = [100 * float(stage.ratio) for stage in schedule.stages]
-            plans.append(plan if plan.ideal_gain >= gain and max(drops) <= max_drop else None)
+            most = max(100 * float(stage.ratio) for stage in stages)
+            plans.append(plan if plan.ideal_gain >= gain and most <= max_drop else None)
     found = {str(plan.schedule): plan for plan in plans if plan is not None}
     if not found:
         raise UserError(
@@ -47,7 +48,7 @@ def find(
 
 def share_dropped(plan: Plan) -> float:
     """Return the largest share of the tokens that is out of the sequence at once."""
-    return 1 - min(plan.tokens_out) / max(plan.tokens_in)
+    return 1 - min(plan.tokens_out) / (plan.prefix + plan.num_patches)
 
 
 def _patterns(from_block: int, depth: int) -> Iterator[str]:

@@ -19,7 +19,8 @@ CONFIG = ROOT / "configs/skipvit_s.yaml"
 def main(argv: Sequence[str]) -> None:
     """Search, sort, measure if asked to, and print the table."""
     args = _parser().parse(argv)
-    from src.config import load, with_classes
+    from src.benchmarks.measure import time_training
+    from src.config import load, with_classes, with_tokens
     from src.errors import UserError
     from src.experiments import candidates
     from src.experiments.results import read_results, summarise
@@ -51,10 +52,9 @@ def main(argv: Sequence[str]) -> None:
     chosen = sorted(plans, key=lambda plan: candidates.sort_key(plan, prior))[: args.limit]
     timings = {}
     if args.measure:
-        from src.benchmarks.measure import time_training
-
         cli.start_log()
-        timings = time_training(config, ["none", *(str(plan.schedule) for plan in chosen)], args.pairs, steps=1)
+        specs = ["none", *(str(plan.schedule) for plan in chosen)]
+        timings = time_training({spec: with_tokens(config, spec) for spec in specs}, args.pairs, steps=1)
     print(candidates.table(chosen, prior, timings))
 
 

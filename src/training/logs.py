@@ -69,7 +69,7 @@ def log_phases(config: Config, done: int) -> None:
             phase.number, phase.first, phase.last, phase.tokens, size, plan.tokens_out, plan.macs / 1e9,
             100 * costs.gain_of(plan),
         )  # fmt: skip
-        if plan.schedule.stages and not any(plan.kept):
+        if plan.schedule.routes and not any(plan.kept):
             log.warning("%s drops no token of this model: look at model.align_tokens and image_size", phase.tokens)
     if len(phases) > 1:
         log.info("%s", costs.summary())

@@ -219,9 +219,10 @@ def _legend(columns: Sequence[Column], groups: Sequence[_Group]) -> dict[str, _H
     keys: dict[str, _Handle] = {}
     if drops:
         keys["dropped"] = Patch(facecolor=np.divide(tokens.DROPPED, 255), edgecolor=np.divide(tokens.LATTICE, 255))
-    if any(stage.title[1] == tokens.ATTENTION for group in groups for stage in group.stages):
+    titles = {stage.title[1] for group in groups for stage in group.stages}
+    for attention in sorted(titles & {tokens.ATTENTION, tokens.RECEIVED}):
         heat = tuple(Patch(facecolor=colour / 255, linewidth=0) for colour in tokens.HEAT[::15])
-        keys["[CLS] attention, mean over heads: from an image's least to its largest"] = heat
+        keys[f"{attention}, mean over heads: from an image's least to its largest"] = heat
         if any(np.isnan(column.trace.attention[block - 1]).any() for column, block in drops):
             keys["dropped before"] = Patch(facecolor=np.divide(tokens.ABSENT, 255))
     fused = [column for column in columns if column.plan.schedule.fused and column.trace.kept]

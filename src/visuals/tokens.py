@@ -14,12 +14,12 @@ from mindspore import Tensor
 from PIL import Image
 
 from src.models import TokenTracer, Trace
-from src.schedules import Plan
+from src.schedules import Drop, Plan
 
 TILE = 144  # pixels to which the longer side of a small image is enlarged, about
 LARGEST = 288  # pixels of the longer side of a tile; larger images are averaged
 FADE = 0.2  # share of its own colours that a dropped patch keeps; the rest is DROPPED
-ATTENTION = "[CLS] attention"
+ATTENTION, RECEIVED = "[CLS] attention", "attention received"  # the latter in models without [CLS]
 
 DROPPED, LATTICE, ABSENT = (78, 92, 122), (124, 140, 172), (196, 200, 208)
 HEAT = (matplotlib.colormaps["inferno"](np.linspace(0, 1, 256))[:, :3] * 255).round().astype(np.uint8)
@@ -137,18 +137,23 @@ def stages(images: np.ndarray, column: Column) -> list[Stage]:
         images: uint8 [B, H, W, 3].
     """
     tiles, found = enlarge(images, column.grid), []
-    for block, (keep, rejoins) in enumerate(zip(column.plan.kept, column.plan.rejoins), 1):
+    for block, (drop, rejoins) in enumerate(zip(column.plan.drops, column.plan.rejoins), 1):
         if rejoins:
             found.append(Stage((f"block {block}", f"all {column.grid[0] * column.grid[1]} return"), tiles))
-        if keep:
-            found += [_attention(column, block, tiles.shape), _drop(column, block, tiles)]
-    return found or [_attention(column, len(column.plan.kept), tiles.shape)]
+        if drop and not drop.before:
+            found.append(_attention(column, block, tiles.shape))
+        if drop:
+            found.append(_drop(column, drop, block, tiles))
+    return found or [_attention(column, len(column.plan.drops), tiles.shape)]
 
 
 def last_drop(images: np.ndarray, column: Column) -> list[Stage]:
     """Return what the last drop leaves of images uint8 [B, H, W, 3]; if dense, the attention in the last block."""
-    drops = column.trace.kept
-    return [_drop(column, max(drops), enlarge(images, column.grid))] if drops else stages(images, column)
+    drops = {block: drop for block, drop in enumerate(column.plan.drops, 1) if drop}
+    if not drops:
+        return stages(images, column)
+    block = max(drops)
+    return [_drop(column, drops[block], block, enlarge(images, column.grid))]
 
 
 def predictions(column: Column, truths: Sequence[Optional[str]]) -> list[tuple[str, Optional[bool]]]:
@@ -165,20 +170,22 @@ def predictions(column: Column, truths: Sequence[Optional[str]]) -> list[tuple[s
 
 
 def _attention(column: Column, block: int, shape: tuple[int, ...]) -> Stage:
-    return Stage((f"block {block}", ATTENTION), heat_tiles(column.trace.attention[block - 1], column.grid, shape))
+    what = ATTENTION if column.plan.prefix else RECEIVED
+    return Stage((f"block {block}", what), heat_tiles(column.trace.attention[block - 1], column.grid, shape))
 
 
-def _drop(column: Column, block: int, tiles: np.ndarray) -> Stage:
-    plan, kept = column.plan, column.trace.kept[block]
-    stay = f"{plan.kept[block - 1]} of {plan.tokens_in[block - 1] - 1} stay"
+def _drop(column: Column, drop: Drop, block: int, tiles: np.ndarray) -> Stage:
+    kept = column.trace.kept[block]
+    stay = f"{drop.keep} of {drop.present} stay"
     fused = None
-    if plan.schedule.fused:
-        made = sum(keep > 0 for keep in plan.kept[:block])
+    if drop.fused:
+        made = sum(other is not None for other in column.plan.drops[:block])
         indices = column.grid[0] * column.grid[1] + np.arange(made)
         fused = (kept[:, :, None] == indices).any(axis=1)
         fused[:, -1] = True  # the one that this drop makes
         stay += ", 1 fused"
-    return Stage((f"block {block}", stay), token_tiles(tiles, kept, column.grid), fused)
+    where = f"before block {block}" if drop.before else f"block {block}"
+    return Stage((where, stay), token_tiles(tiles, kept, column.grid), fused)
 
 
 def _spread(values: np.ndarray, grid: tuple[int, int], shape: tuple[int, ...]) -> np.ndarray:

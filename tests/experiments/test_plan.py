@@ -10,7 +10,8 @@ import pytest
 
 from src.config import ModelConfig
 from src.experiments import candidates
-from src.experiments.results import TrainingResult, Variant, summarise
+from src.experiments.results import TrainingResult, summarise
+from src.experiments.variants import Variant
 from src.schedules import Geometry
 from src.schedules.search import find
 from tests.helpers.commands import ROOT, run_here

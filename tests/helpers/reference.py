@@ -24,54 +24,74 @@ def random_weights(seed, dim=24, depth=12, patch_dim=48, patches=16, classes=5, 
     return weights
 
 
-def forward(weights, images, spec, heads=4, patch=4, act="erf"):
-    """Logits [B, classes], and {block of the drop: original places kept, ascending [B, keep]}."""
-    depth = 1 + max(int(m[1]) for m in map(re.compile(r"blocks\.(\d+)\.").match, weights) if m)
-    drops, rejoin, fused, ranking = read_spec(spec)
-    logits, kept = [], {block: [] for block in drops}
-    for image in images.astype(np.float64):
-        tokens = embed(weights, image, patch)  # a list of (place, vector); -1 is [CLS]
-        waiting, patches, fused_made = {}, len(tokens) - 1, 0
-        for i in range(depth):
-            block = {n.split(".", 2)[2]: w for n, w in weights.items() if n.startswith(f"blocks.{i}.")}
-            if rejoin == i + 1:
-                everything = {**dict(tokens), **waiting}
-                tokens, waiting = sorted(everything.items()), {}
-            matrix = np.stack([vector for _, vector in tokens])
-            attended, weights_of_heads = attention(
-                block, norm(matrix, block["norm1.weight"], block["norm1.bias"]), heads
-            )
-            scores = weights_of_heads.mean(0)[0]
-            matrix = matrix + attended
-            tokens = [(place, row) for (place, _), row in zip(tokens, matrix)]
-            if i + 1 in drops:
-                present = len(tokens) - 1
-                keep = -((-present * (100 - drops[i + 1])) // 100)
-                worth = worth_of(
-                    ranking, matrix, weights_of_heads, [place for place, _ in tokens], keep, images.shape[2:], patch
-                )
-                best = sorted(range(1, present + 1), key=lambda j: (-worth[j], j))
-                stay, leave = sorted(best[:keep]), sorted(best[keep:])
-                kept[i + 1].append(sorted(tokens[j][0] for j in stay))
-                if fused and leave:
-                    extra = (patches + fused_made, sum(scores[j] * tokens[j][1] for j in leave))
-                    fused_made += 1
-                    tokens = [tokens[0]] + [tokens[j] for j in stay] + [extra]
-                else:
-                    waiting.update({tokens[j][0]: tokens[j][1] for j in leave})
-                    tokens = [tokens[0]] + [tokens[j] for j in stay]
-            matrix = np.stack([vector for _, vector in tokens])
-            hidden = norm(matrix, block["norm2.weight"], block["norm2.bias"]) @ block["mlp.fc1.weight"].T
-            hidden = gelu(hidden + block["mlp.fc1.bias"], act)
-            matrix = matrix + hidden @ block["mlp.fc2.weight"].T + block["mlp.fc2.bias"]
-            tokens = [(place, row) for (place, _), row in zip(tokens, matrix)]
-        cls = norm(tokens[0][1], weights["norm.weight"], weights["norm.bias"])
-        logits.append(cls @ weights["head.weight"].T + weights["head.bias"])
+def forward(weights, images, spec, heads=4, patch=4, act="erf", random_scores=()):
+    """Logits [B, classes], and {block of the drop: original places kept, ascending [B, keep]}.
+
+    `random_scores` are what random drops rank by, [B, tokens] each, in the order of the drops.
+    """
+    drops, _ = read_spec(spec)
+    logits, kept = [], {block: [] for block in sorted(drops)}
+    for number, image in enumerate(images.astype(np.float64)):
+        drawn = [scores[number] for scores in random_scores]
+        result, stayed = forward_one(weights, image, spec, heads, patch, act, drawn)
+        logits.append(result)
+        for block, places in stayed.items():
+            kept[block].append(places)
     return np.stack(logits), {block: np.array(rows) for block, rows in kept.items()}
 
 
+def forward_one(weights, image, spec, heads, patch, act, drawn):
+    """Logits of one image, and the places that each drop keeps."""
+    depth = 1 + max(int(m[1]) for m in map(re.compile(r"blocks\.(\d+)\.").match, weights) if m)
+    drops, returns = read_spec(spec)
+    tokens = embed(weights, image, patch)  # a list of (place, vector); -1 is [CLS]
+    waiting, kept, drawn = {}, {}, iter(drawn)
+    patches = sum(place >= 0 for place, _ in tokens)
+
+    def drop(block, tokens, weights_of_heads):
+        ratio, _, ranking, fused = drops[block]
+        here = [j for j, (place, _) in enumerate(tokens) if place >= 0]
+        keep = -((-len(here) * (100 - ratio)) // 100)
+        places, matrix = [place for place, _ in tokens], np.stack([vector for _, vector in tokens])
+        if ranking == "random":
+            worth = next(drawn)
+        else:
+            worth = worth_of(ranking, matrix, weights_of_heads, places, keep, image.shape[1:], patch)
+        best = sorted(here, key=lambda j: (-worth[j], j))
+        stay, leave = sorted(best[:keep]), sorted(best[keep:])
+        kept[block] = sorted(places[j] for j in stay)
+        rest = [token for token in tokens if token[0] < 0] + [tokens[j] for j in stay]
+        if not fused:
+            waiting.update({tokens[j][0]: tokens[j][1] for j in leave})
+        elif leave:
+            scores = weights_of_heads.mean(0)[0]
+            rest.append((patches + len(kept) - 1, sum(scores[j] * tokens[j][1] for j in leave)))
+        return rest
+
+    for i in range(depth):
+        block = {n.split(".", 2)[2]: w for n, w in weights.items() if n.startswith(f"blocks.{i}.")}
+        if i + 1 in returns:
+            tokens = sorted({**dict(tokens), **waiting}.items())
+            waiting.clear()
+        if i + 1 in drops and drops[i + 1][1]:
+            tokens = drop(i + 1, tokens, None)
+        matrix = np.stack([vector for _, vector in tokens])
+        attended, weights_of_heads = attention(block, norm(matrix, block["norm1.weight"], block["norm1.bias"]), heads)
+        tokens = [(place, row) for (place, _), row in zip(tokens, matrix + attended)]
+        if i + 1 in drops and not drops[i + 1][1]:
+            tokens = drop(i + 1, tokens, weights_of_heads)
+        matrix = np.stack([vector for _, vector in tokens])
+        hidden = norm(matrix, block["norm2.weight"], block["norm2.bias"]) @ block["mlp.fc1.weight"].T
+        hidden = gelu(hidden + block["mlp.fc1.bias"], act)
+        matrix = matrix + hidden @ block["mlp.fc2.weight"].T + block["mlp.fc2.bias"]
+        tokens = [(place, row) for (place, _), row in zip(tokens, matrix)]
+    normed = norm(np.stack([vector for _, vector in tokens]), weights["norm.weight"], weights["norm.bias"])
+    read = normed[0] if "cls_token" in weights else normed.mean(0)
+    return read @ weights["head.weight"].T + weights["head.bias"], kept
+
+
 def worth_of(ranking, matrix, heads, places, keep, size, patch):
-    """What the tokens are ranked by, [CLS] first; the highest stay. `heads` is attention [heads, from, to]."""
+    """What the tokens are ranked by; the highest stay. `heads` is attention [heads, from, to]; place -1 is [CLS]."""
     rows, columns = (side // patch for side in size)
     if ranking == "cls":
         return heads.mean(0)[0]
@@ -84,29 +104,43 @@ def worth_of(ranking, matrix, heads, places, keep, size, patch):
     if ranking == "centre":
         middle = (rows - 1) / 2, (columns - 1) / 2
         return [-math.dist((place // columns, place % columns), middle) for place in places]
-    chosen = {math.floor(i * (len(places) - 1) / keep) for i in range(keep)}
-    return [float(i - 1 in chosen) for i in range(len(places))]
+    prefix = sum(place < 0 for place in places)
+    chosen = {math.floor(i * (len(places) - prefix) / keep) for i in range(keep)}
+    return [float(i - prefix in chosen) for i in range(len(places))]
 
 
 def read_spec(spec):
-    """{block: whole percent dropped}, rejoin block or None, fused, ranking."""
-    if spec == "none":
-        return {}, None, False, "cls"
-    blocks, ratios, ranking, end = re.fullmatch(r"([\d,]+)\(([\d,%]+?)(?:,([a-z]+))?\)\+?(\w*)", spec).groups()
-    drops = dict(zip(map(int, blocks.split(",")), (int(r.rstrip("%")) for r in ratios.split(","))))
-    return drops, int(end) if end.isdigit() else None, end == "fused", ranking or "cls"
+    """{block: (whole percent dropped, whether before attention, ranking, fused)}; blocks before which all return."""
+    drops, returns = {}, set()
+    for route in [] if spec == "none" else spec.split(";"):
+        before, blocks, ratios, ranking, end = re.fullmatch(
+            r"(<?)([\d,.]+)\(([\d,%]+?)(?:,([a-z]+))?\)\+?(\w*)", route
+        ).groups()
+        if end == "next":
+            first, last = map(int, blocks.split(".."))
+            blocks, ratios = range(first, last + 1), [ratios] * (last + 1 - first)
+            returns |= {block + 1 for block in blocks}
+        else:
+            blocks, ratios = map(int, blocks.split(",")), ratios.split(",")
+            returns |= {int(end)} if end.isdigit() else set()
+        for block, ratio in zip(blocks, ratios):
+            drops[block] = int(ratio.rstrip("%")), before == "<", ranking or "cls", end == "fused"
+    return drops, returns
 
 
 def embed(weights, image, patch):
     kernel = weights["patch_embed.proj.weight"]
     kernel = kernel.reshape(len(kernel), -1)
     rows, columns = image.shape[1] // patch, image.shape[2] // patch
-    vectors = [weights["cls_token"][0, 0]]
+    vectors = [weights["cls_token"][0, 0]] if "cls_token" in weights else []
+    prefix = len(vectors)
     for r in range(rows):
         for c in range(columns):
             pixels = image[:, r * patch : (r + 1) * patch, c * patch : (c + 1) * patch]
             vectors.append(kernel @ pixels.ravel() + weights["patch_embed.proj.bias"])
-    return [(i - 1, vector + position) for i, (vector, position) in enumerate(zip(vectors, weights["pos_embed"][0]))]
+    return [
+        (i - prefix, vector + position) for i, (vector, position) in enumerate(zip(vectors, weights["pos_embed"][0]))
+    ]
 
 
 def norm(x, weight, bias):

@@ -10,7 +10,7 @@ from mindspore import Tensor
 from safetensors.numpy import save_file
 
 from src.errors import UserError
-from src.models import trace_tokens
+from src.models import trace, trace_tokens
 from src.runtime import device
 from src.weights import load_timm
 from tests.helpers import reference
@@ -71,6 +71,49 @@ def test_every_ranking(case, ranking, spec):
     assert not all((places == by_attention[block]).all() for block, places in traced.items())
 
 
+ROUTES = [
+    "2(50%)+6;7(50%)+11",  # in two goes
+    "<3(50%,random)+10",  # TREAD
+    "<2..5(50%,random)+next;6(50%)+11",  # random-LTD, and then SkipViT
+    "3..4(50%,lowest)+next",
+    "<1(50%,norm)",  # PatchDropout, by another ranking
+    "<2,4(30%,30%,centre)+6;<6(50%,stride)+9;9(40%)+fused",
+]
+
+
+@pytest.mark.parametrize("spec", [ROUTES[2], *(pytest.param(spec, marks=pytest.mark.slow) for spec in ROUTES)])
+def test_routes(case, spec):
+    """Logits and kept tokens by the reference, given the same random numbers; another draw gives others."""
+    weights, path, images = case
+    net = network(path, spec)
+    inputs = net.sample(2, 0)
+    drawn = [scores.asnumpy() for scores in inputs.random_scores or ()]
+    logits, kept = reference.forward(weights, images, spec, random_scores=drawn)
+    assert np.abs(net(Tensor(images), *inputs).asnumpy() - logits).max() < 2e-4
+    traced = trace(net, Tensor(images), 0)
+    assert traced.kept.keys() == kept.keys()
+    assert all((places == kept[block]).all() for block, places in traced.kept.items())
+    if drawn:
+        assert not np.allclose(net(Tensor(images), *net.sample(2, 1)).asnumpy(), logits, atol=1e-3)
+
+
+@pytest.mark.parametrize("spec", ["none", pytest.param("4,7(30%,30%,received)+10", marks=pytest.mark.slow)])
+def test_without_a_class_token_the_head_reads_the_mean(case, tmp_path, spec):
+    weights, _, images = case
+    rest = {name: weight for name, weight in weights.items() if name != "cls_token"}
+    rest["pos_embed"] = rest["pos_embed"][:, 1:]
+    stored = {name: weight.astype(np.float32) for name, weight in rest.items()}
+    save_file(stored, tmp_path / "mean.safetensors")
+    net = mindcv.create_model("skipvit_s_16_224", tokens=spec, act="gelu_erf", pool="avg", **SIZES).set_train(False)
+    load_timm(net, tmp_path / "mean.safetensors")
+    assert sum(weight.size for weight in net.get_parameters()) == net.geometry.parameters
+    logits, kept = reference.forward(rest, images, spec)
+    assert np.abs(net(Tensor(images)).asnumpy() - logits).max() < 2e-4
+    traced = trace(net, Tensor(images))
+    assert all((places == kept[block]).all() for block, places in traced.kept.items())
+    assert traced.attention[0].shape == (2, 16)
+
+
 @pytest.mark.parametrize(
     "spec",
     [
@@ -78,6 +121,7 @@ def test_every_ranking(case, ranking, spec):
         SPECS[4],
         pytest.param("4,7(30%,30%,norm)+10", marks=pytest.mark.slow),
         pytest.param("4,7(30%,30%,stride)+10", marks=pytest.mark.slow),
+        *(pytest.param(spec, marks=pytest.mark.slow) for spec in (ROUTES[0], ROUTES[1], ROUTES[2], ROUTES[5])),
     ],
 )
 def test_gradients_along_random_directions(case, spec):
@@ -86,9 +130,11 @@ def test_gradients_along_random_directions(case, spec):
     net = network(path, spec)
     random = np.random.RandomState(2)
     cotangent = random.standard_normal((2, 5))
+    inputs = net.sample(2, 0)
+    drawn = [scores.asnumpy() for scores in inputs.random_scores or ()]
 
     def objective(x):
-        return (net(x) * Tensor(cotangent, ms.float32)).sum()
+        return (net(x, *inputs) * Tensor(cotangent, ms.float32)).sum()
 
     _, gradients = ms.value_and_grad(objective, None, net.trainable_params())(Tensor(images))
     for parameter, gradient in zip(net.trainable_params(), gradients):
@@ -96,7 +142,10 @@ def test_gradients_along_random_directions(case, spec):
         direction = random.standard_normal(weights[name].shape)
         step = 1e-6
         plus, minus = (
-            (reference.forward({**weights, name: weights[name] + sign * step * direction}, images, spec)[0] * cotangent)
+            reference.forward(
+                {**weights, name: weights[name] + sign * step * direction}, images, spec, random_scores=drawn
+            )[0]
+            * cotangent
             for sign in (1, -1)
         )
         expected = (plus.sum() - minus.sum()) / (2 * step)

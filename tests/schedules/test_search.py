@@ -19,9 +19,9 @@ def test_every_plan_reaches_the_target_by_the_least_ratio():
         again = resolve(parse(str(candidate.schedule)), VIT_S)
         assert (again.ideal_gain, again.tokens_out) == (candidate.ideal_gain, candidate.tokens_out)
         assert candidate.ideal_gain >= 0.25
-        ratios = [stage.ratio * 100 for stage in candidate.schedule.stages]
+        ratios = [stage.ratio * 100 for stage in candidate.schedule.routes[0].stages]
         assert max(ratios) <= 60
-        assert candidate.schedule.stages[0].block >= 4
+        assert candidate.schedule.routes[0].stages[0].block >= 4
         spec = str(candidate.schedule)
         lower = spec.replace(f"{int(ratios[0])}%", f"{int(ratios[0]) - 5}%")
         assert ratios[0] == 5 or resolve(parse(lower), VIT_S).ideal_gain < 0.25
