@@ -3,13 +3,14 @@
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from src import markdown
 from src.ascend.graphs import Node, compiled_graph, forward_graph
 from src.ascend.networks import training_inputs, training_step, zero_images
 from src.ascend.operators import FIRST, OPERATORS
-from src.config import Config, with_tokens
+from src.config import Config, ImageSize, side_text, sides, with_tokens
 from src.errors import RunError
 from src.runtime import device
 
@@ -18,10 +19,11 @@ LARGEST = 65504.0  # of float16
 log = logging.getLogger("skipvit")
 
 
-def check_config(config: Config, specs: Sequence[str], batch_size: int, folder: Path) -> str:
-    """Check the forward graph and the training graph of each schedule; return the report as Markdown.
+def check_config(config: Config, wanted: Sequence[tuple[str, ImageSize]], batch_size: int, folder: Path) -> str:
+    """Check the forward and the training graph of each schedule at an image size; return the report as Markdown.
 
     Args:
+        wanted: Schedules and image sizes.
         folder: Where MindSpore writes its graphs (`src.ascend.graphs.dump_ir`).
 
     Raises:
@@ -30,14 +32,17 @@ def check_config(config: Config, specs: Sequence[str], batch_size: int, folder: 
     device.set_up("CPU", fused_kernels="off")
     seen: dict[str, list[Node]] = {"forward": [], "training": []}
     lines, problems = [], []
-    for spec in specs:
-        for kind, nodes in _graphs(with_tokens(config, spec), batch_size, folder):
+    for spec, size in wanted:
+        spec_at = spec if sides(size) == sides(config.model.image_size) else f"{spec} at {side_text(size)}"
+        for kind, nodes in _graphs(with_tokens(config, spec), size, batch_size, folder):
             found = problems_of(nodes, training=kind == "training")
             dynamic = sum(node.dynamic for node in nodes)
             largest = max((abs(value) for node in nodes for value in node.constants), default=0.0)
-            lines.append([f"`{spec}`", kind, str(len(nodes)), str(dynamic), f"{largest:g}", "; ".join(found) or "none"])
-            log.info("%s, %s: %d operators, %s", spec, kind, len(nodes), "; ".join(found) or "all have a route")
-            problems += [f"{spec}, {kind}: {problem}" for problem in found]
+            lines.append(
+                [f"`{spec_at}`", kind, str(len(nodes)), str(dynamic), f"{largest:g}", "; ".join(found) or "none"]
+            )
+            log.info("%s, %s: %d operators, %s", spec_at, kind, len(nodes), "; ".join(found) or "all have a route")
+            problems += [f"{spec_at}, {kind}: {problem}" for problem in found]
             seen[kind] += nodes
     if problems:
         raise RunError("; ".join(problems))
@@ -68,13 +73,14 @@ def problems_of(nodes: Sequence[Node], training: bool) -> list[str]:
     return problems + [f"the constant {text} is beyond float16" for text in sorted(large)]
 
 
-def _graphs(config: Config, batch_size: int, folder: Path) -> list[tuple[str, list[Node]]]:
+def _graphs(config: Config, size: ImageSize, batch_size: int, folder: Path) -> list[tuple[str, list[Node]]]:
     from src.models import from_config
 
-    exported = from_config(config.model, target="ascend").set_train(False)
-    forward = forward_graph(exported, zero_images(config, batch_size), *exported.sample(batch_size, 0))
-    step = training_step(config)
-    training = compiled_graph(folder, step, *training_inputs(config, step, batch_size))
+    sized = replace(config, model=replace(config.model, image_size=size))
+    exported = from_config(config.model, target="ascend").with_tokens(config.model.tokens, size).set_train(False)
+    forward = forward_graph(exported, zero_images(sized, batch_size), *exported.sample(batch_size, 0))
+    step = training_step(config, size)
+    training = compiled_graph(folder, step, *training_inputs(sized, step, batch_size))
     return [("forward", forward), ("training", training)]
 
 

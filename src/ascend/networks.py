@@ -1,10 +1,10 @@
 """The networks and training steps whose graphs are looked at: ours, and MindCV's class of the same size."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 
-from src.config import Config, sides
+from src.config import Config, ImageSize, sides
 from src.errors import UserError
 from src.schedules import Geometry
 
@@ -21,13 +21,13 @@ def zero_images(config: Config, batch_size: int) -> "Tensor":
     return Tensor(np.zeros((batch_size, 3, *sides(config.model.image_size)), np.float32))
 
 
-def training_step(config: Config) -> "TrainStep":
-    """Return a configuration's training step, written for Ascend."""
+def training_step(config: Config, image_size: Optional[ImageSize] = None) -> "TrainStep":
+    """Return a configuration's training step, written for Ascend; of another image size, if one is given."""
     from src.models import from_config
     from src.training.state import create_train_state, make_train_step
 
     state = create_train_state(config, lambda: from_config(config.model, config.train.amp_level, "ascend"), [1e-4])
-    return make_train_step(state, config, config.model.tokens)
+    return make_train_step(state, config, config.model.tokens, image_size=image_size)
 
 
 def training_inputs(config: Config, step: "TrainStep", batch_size: int) -> tuple:

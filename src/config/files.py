@@ -10,6 +10,7 @@ from typing import Any, Optional, Union
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from src.config.phases import explain_phase, phase_key, problem_of_phases, without_overruled
 from src.config.schema import SECTIONS, Config, PhaseConfig, Role, fields_by_key, flatten, keys_with
 from src.errors import UserError, short_value
 
@@ -163,14 +164,9 @@ def _plain(value: object) -> object:
     if isinstance(value, (tuple, list)):
         return [_plain(part) for part in value]
     if isinstance(value, PhaseConfig):
-        given = {_phase_key(field): getattr(value, field.name) for field in dataclasses.fields(value)}
+        given = {phase_key(field): getattr(value, field.name) for field in dataclasses.fields(value)}
         return {name: _plain(part) for name, part in given.items() if part is not None}
     return value
-
-
-def _phase_key(field: "dataclasses.Field[Any]") -> str:
-    """Return the key of a phase's field: `from` is a word of Python's."""
-    return field.name.removesuffix("_tokens")
 
 
 def _read(path: Path) -> str:
@@ -209,7 +205,7 @@ def _merge(layers: Sequence[tuple[str, Tree]], overrides: Overrides) -> Resolved
     merged: Tree = {}
     origins: dict[str, str] = {}
     sources: dict[tuple[str, ...], str] = {}
-    layers, last = _without_overruled(layers, overrides), layers[-1][0]
+    layers, last = without_overruled(layers, overrides), layers[-1][0]
     for source, tree in layers:
         for section, keys in tree.items():
             if not isinstance(keys, dict):
@@ -245,32 +241,13 @@ def _merge(layers: Sequence[tuple[str, Tree]], overrides: Overrides) -> Resolved
     return Resolved(config, origins)
 
 
-def _without_overruled(layers: Sequence[tuple[str, Tree]], overrides: Overrides) -> list[tuple[str, Tree]]:
-    """Leave out epochs and warm-up below the layer that lists the phases, which says both."""
-    names = ("epochs", "warmup_dense_epochs")
-    listed = [number for number, (_, tree) in enumerate(layers) if _lists_phases(tree.get("train"))]
-    first = len(layers) if overrides.get("train.phases") is not None else max(listed, default=0)
-    if overrides.get("train.phases", ...) is None:
-        first = 0
-    return [
-        (source, {**tree, "train": {key: value for key, value in tree["train"].items() if key not in names}})
-        if number < first and isinstance(tree.get("train"), dict)
-        else (source, tree)
-        for number, (source, tree) in enumerate(layers)
-    ]
-
-
-def _lists_phases(train: object) -> bool:
-    return isinstance(train, dict) and train.get("phases") is not None
-
-
 def _explain(error: dict[str, Any], source: str, sources: Mapping[tuple[str, ...], str]) -> str:
     """Return one refused value as one line: source, key, reason, value, remedy."""
     location = tuple(str(part) for part in error["loc"])
     name = ".".join(location[:2])
     source = sources.get(location[:2], sources.get(location[:1], source))
     if name == "train.phases" and len(location) > 2:
-        return f"{source}: {name}: phase {int(location[2]) + 1}: {_explain_phase(error, location[3:4])}"
+        return f"{source}: {name}: phase {int(location[2]) + 1}: {explain_phase(error, location[3:4])}"
     if name == "train.phases":
         return f"{source}: {name}: must be a list of 1 to 1000 phases, not {short_value(error['input'])}"
     if error["type"] in ("unexpected_keyword_argument", "unexpected_positional_argument"):
@@ -279,19 +256,6 @@ def _explain(error: dict[str, Any], source: str, sources: Mapping[tuple[str, ...
         return f"{source}: {name}: must be a section of keys, not {short_value(error['input'])}"
     reason = "too few entries" if error["type"] == "missing" else error["msg"][0].lower() + error["msg"][1:]
     return f"{source}: {name}: {reason}, not {short_value(error['input'])}"
-
-
-def _explain_phase(error: dict[str, Any], key: tuple[str, ...]) -> str:
-    """Return what is refused of a phase: key, reason, value."""
-    valid = [_phase_key(field) for field in dataclasses.fields(PhaseConfig)]
-    if not key:
-        return f"must be a mapping of {', '.join(valid)}, not {short_value(error['input'])}"
-    if error["type"] == "missing":
-        return f"{key[0]} is missing"
-    if key[0] not in valid:
-        near = difflib.get_close_matches(key[0], valid, n=1)
-        return f"unknown key {key[0]}; " + (f"did you mean {near[0]}?" if near else f"valid are {', '.join(valid)}")
-    return f"{key[0]}: {error['msg'][0].lower() + error['msg'][1:]}, not {short_value(error['input'])}"
 
 
 def _suggest(name: str) -> str:
@@ -331,29 +295,6 @@ def _check_combinations(config: Config, source: str) -> None:
     elif refused:
         problem = f"data.auto_augment {refused[0]!r}: MindCV refuses it: its policies are {', '.join(POLICIES)}"
     else:
-        problem = _problem_of_phases(config)
+        problem = problem_of_phases(config)
     if problem:
         raise UserError(f"{source}: {problem}")
-
-
-def _problem_of_phases(config: Config) -> Optional[str]:
-    """Return what is wrong with a list of phases, whatever their schedules are."""
-    train = config.train
-    if train.phases is None:
-        return None
-    total = sum(phase.epochs for phase in train.phases)
-    if train.warmup_dense_epochs:
-        return "train.phases and train.warmup_dense_epochs exclude each other; make the warm-up the first phase"
-    if total != train.epochs:
-        return f"train.phases have {total} epochs together, train.epochs is {train.epochs}; leave train.epochs out"
-    for number, phase in enumerate(train.phases, 1):
-        given = [
-            name for name, value in (("from", phase.from_tokens), ("plateaus", phase.plateaus)) if value is not None
-        ]
-        if phase.curve is None and given:
-            return f"train.phases: phase {number}: {given[0]} belongs to a curve; add curve: cosine or linear"
-        if phase.curve is not None and len(given) < 2:
-            return f"train.phases: phase {number}: a curve needs both from and plateaus"
-        if (phase.plateaus or 0) > phase.epochs:
-            return f"train.phases: phase {number}: {phase.plateaus} plateaus do not fit into {phase.epochs} epochs"
-    return None

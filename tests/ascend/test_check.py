@@ -201,3 +201,14 @@ def test_each_release_is_asked_in_its_own_way(monkeypatch, release):
         ],
         "2.10.0": [{"set_device": "Ascend"}, {"jit_config": {"jit_level": "O2"}}, {"precision_mode": mode}],
     }[release]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_graphs_of_phases_are_checked_at_their_sizes(tmp_path):
+    small = ["model.embed_dim=48", "model.depth=2", "train.phases=[{epochs: 1, tokens: none, image_size: 96}]"]
+    options = ["--config", "configs/skipvit_s.yaml", "--markdown", tmp_path / "report.md", "model.tokens=none"]
+    done = run_module("src.tools.ascend_check", *options, *small)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = [line for line in (tmp_path / "report.md").read_text().splitlines() if line.startswith("| `")]
+    assert [row.split(" | ")[:2] for row in rows] == [["| `none at 96`", "forward"], ["| `none at 96`", "training"]]
+    assert all(row.endswith("| none |") for row in rows)

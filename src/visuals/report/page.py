@@ -17,6 +17,7 @@ from src.errors import UserError
 from src.files import write_text
 from src.runs import COLUMNS, Metrics
 from src.schedules import Phase
+from src.schedules.costs import run_costs
 from src.visuals.report import curves, tokens
 from src.visuals.report.runs import Run, read_runs
 
@@ -211,9 +212,16 @@ def _figures(run: Run) -> list[tuple[str, str]]:
     return [
         (f"{best.top1:.2f}%" if best else NONE, f"best top-1, epoch {best.epoch}" if best else "best top-1"),
         (_speed(run.img_s) if run.img_s else NONE, "images per second in training"),
-        (f"{100 * run.plan.ideal_gain:+.1f}%", "ideal gain over dense"),
+        _ideal_gain(run),
         (f"{run.done}/{planned}", "epochs" if run.done == planned else "epochs, not finished"),
     ]
+
+
+def _ideal_gain(run: Run) -> tuple[str, str]:
+    """Return the gain of the schedule, or of the whole run where its phases are listed."""
+    if run.config.train.phases is None:
+        return f"{100 * run.plan.ideal_gain:+.1f}%", "ideal gain over dense"
+    return f"{100 * run_costs(run.config).ideal_gain:+.1f}%", "ideal gain over a dense run"
 
 
 def _lead(runs: Sequence[Run]) -> str:
