@@ -48,6 +48,22 @@ def test_every_operator_of_the_forward_graph_has_a_route(spec):
         assert {"Gather", "ScatterNd"} <= used
 
 
+@pytest.mark.parametrize(
+    ("spec", "pool"),
+    [
+        ("<2..4(50%,random)+next;5(50%)+6", "cls"),
+        pytest.param("<2(50%,centre)+4;4(50%,received)", "avg", marks=pytest.mark.slow),
+        pytest.param("<2(50%,norm)+4;4(50%)+fused", "cls", marks=pytest.mark.slow),
+    ],
+)
+def test_every_operator_of_routes_has_a_route(spec, pool):
+    small = ModelConfig("skipvit_ti_16_224", spec, 32, num_classes=5, patch_size=8, depth=6, pool=pool)
+    net = from_config(small, target="ascend").set_train(False)
+    nodes = forward_graph(net, Tensor(np.zeros((2, 3, 32, 32), np.float32)), *net.sample(2, 0))
+    assert problems_of(nodes, training=False) == []
+    assert {"Gather", "ScatterNd"} <= {node.primitive for node in nodes}
+
+
 def test_resampled_positions_are_a_matrix_product():
     small = ModelConfig("skipvit_ti_16_224", num_classes=5, image_size=32, patch_size=8, depth=1)
     net = from_config(small, target="ascend").set_train(False)

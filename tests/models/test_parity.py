@@ -155,7 +155,7 @@ def test_gradients_along_random_directions(case, spec):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("spec", ["4,7(30%,30%)+10"])
+@pytest.mark.parametrize("spec", ["4,7(30%,30%)+10", "<2(50%,norm)+5;6..7(50%)+next"])
 def test_logits_places_and_gradients_with_fused_kernels(fused, case, spec):
     weights, path, images = case
     net = network(path, spec)

@@ -52,14 +52,22 @@ def test_no_schedule_adds_a_parameter():
         assert {p.name: p.shape for p in net.with_tokens(spec).get_parameters()} == names
 
 
-@pytest.mark.parametrize("spec", SPECS[2:5])
-def test_every_parameter_gets_a_gradient(spec):
-    net = small(spec).set_train()
+@pytest.mark.parametrize(
+    ("spec", "pool"),
+    [
+        *((spec, "cls") for spec in SPECS[2:5]),
+        ("<2..4(50%,random)+next;6(50%)+11", "cls"),
+        pytest.param("<2(50%,centre)+4;6(50%,received)", "avg", marks=pytest.mark.slow),
+    ],
+)
+def test_every_parameter_gets_a_gradient(spec, pool):
+    net = small(spec, pool=pool).set_train()
     loss = Loss(5, 0.1)
     labels = Tensor(np.array([0, 3, 4], np.int32))
+    inputs = net.sample(3, 0)
 
     def objective(x):
-        return loss(net(x), labels)
+        return loss(net(x, *inputs), labels)
 
     _, gradients = ms.value_and_grad(objective, None, net.trainable_params())(images())
     for parameter, gradient in zip(net.trainable_params(), gradients):
@@ -73,13 +81,14 @@ def test_dropping_nothing_is_dense(mode, spec):
     assert (net(images()).asnumpy() == net.with_tokens(spec)(images()).asnumpy()).all()
 
 
-@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("spec", [*SPECS, "<2..4(50%,random)+next;6(50%)+11"])
 def test_graph_equals_pynative(spec):
     net = small(spec)
-    graph = net(images()).asnumpy()
+    inputs = net.sample(3, 0)
+    graph = net(images(), *inputs).asnumpy()
     ms.set_context(mode=ms.PYNATIVE_MODE)
     try:
-        pynative = net(images()).asnumpy()
+        pynative = net(images(), *inputs).asnumpy()
     finally:
         ms.set_context(mode=ms.GRAPH_MODE)
     assert np.abs(graph - pynative).max() < 1e-5

@@ -99,6 +99,10 @@ def test_what_published_curricula_gain(phases, gain):
         ("cifar10_efficient", 1.6004, 4),
         ("cifar10_fast", 1.8210, 4),
         ("cifar10_toe", 1.3703, 3),
+        ("tread_s", 1.4242, 1),
+        ("random_ltd_s", 1.3090, 11),
+        ("cifar10_tread", 1.4171, 1),
+        ("cifar10_random_ltd", 1.2953, 11),
     ],
 )
 def test_what_the_recipes_gain(name, gain, graphs):
