@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 import os
 import signal
 import subprocess
@@ -131,8 +132,9 @@ def _check_end(job: Job, process: "subprocess.Popen[bytes]") -> None:
 
 def _report(job: Job, left: str) -> None:
     result = job.result()
-    log.info("%s, seed %d: top-1 %.2f%%, %.0f img/s, %.0f s; %s left", job.variant, job.seed, result.top1,
-             result.img_s, result.seconds, left)  # fmt: skip
+    speed = "" if math.isnan(result.img_s) else f"{result.img_s:.0f} img/s, "
+    log.info("%s, seed %d: top-1 %.2f%%, %s%.0f s; %s left", job.variant, job.seed, result.top1, speed,
+             result.seconds, left)  # fmt: skip
 
 
 def _decisive(config: Config) -> dict[str, object]:
