@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import random
 import re
 import shutil
@@ -177,22 +178,22 @@ def wait_for(job, text):
     [signal.SIGINT, *(pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGTERM, signal.SIGHUP))],
 )
 def test_a_signal_saves_and_says_how_to_go_on(tmp_path, photos, number):
-    options = [f"data.root={photos}", "data.batch_size=6", "train.epochs=9999", "run.dir=run"]
+    options = [f"data.root={photos}", "data.batch_size=6", "train.epochs=9999", "run.dir=a run"]
     job = start(*QUICK, *SMALL, *options, cwd=tmp_path)
     wait_for(job, "epoch 2/")
     job.send_signal(number)
     _, said = job.communicate(timeout=120)
     assert job.returncode == 128 + number
-    assert said.endswith(f"{number.name}: saved; resume with python train.py --resume run\n")
-    done = len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) - 1
-    job = start("--resume", "run", "train.epochs=9999", cwd=tmp_path)
+    assert said.endswith(f"{number.name}: saved; resume with python train.py --resume 'a run'\n")
+    done = len((tmp_path / "a run" / "metrics.csv").read_text().splitlines()) - 1
+    job = start("--resume", "a run", "train.epochs=9999", cwd=tmp_path)
     wait_for(job, "resuming after epoch")
     job.send_signal(number)  # while it compiles
     time.sleep(1.2)
     job.send_signal(number)  # and at once
     job.communicate(timeout=120)
     assert job.returncode == 128 + number
-    assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) - 1 == done
+    assert len((tmp_path / "a run" / "metrics.csv").read_text().splitlines()) - 1 == done
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
@@ -302,6 +303,24 @@ def test_a_second_training_in_a_folder_is_refused(tmp_path, photos):
     job.communicate()
     assert second.returncode == 2
     assert second.stderr.startswith(f"error: run folder run is in use by process {job.pid} on ")
+
+
+def test_what_a_configuration_left_open_and_what_the_data_lacks_is_said(tmp_path, photos, monkeypatch, caplog):
+    shutil.copytree(photos, tmp_path / "photos")
+    (tmp_path / "photos/train/ant/moving.gif").touch()
+    (tmp_path / "one.yaml").write_text("train: {epochs: 1, warmup_dense_epochs: 0, amp_level: O0, report: false}")
+    options = ["data.root=photos", "data.batch_size=6", "run.dir=run", "runtime.device_target=CPU"]
+    small = ["model.image_size=32", "model.num_classes=5", "model.depth=1", "model.tokens=none"]
+    monkeypatch.setattr(logging.getLogger("skipvit"), "handlers", [])
+    done = run_here("train", "--config", "one.yaml", *SMALL, *small, *options, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "set by no one, taken from the defaults: model.name=skipvit_s_16_224 optimizer.lr=0.0005; " in caplog.text
+    assert f"not used of {tmp_path}/photos/train: 1 file(s) .gif\n" in caplog.text
+    outputs = "has 3 classes, the model 5 outputs: labels are the first 3"
+    assert outputs in caplog.text
+    caplog.clear()
+    assert run_here("eval", "--ckpt", "run/checkpoints/best.ckpt", cwd=tmp_path).returncode == 0
+    assert outputs in caplog.text
 
 
 @pytest.mark.slow

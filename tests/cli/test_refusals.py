@@ -110,6 +110,7 @@ WITHOUT_CONFIG = [
     ("train", ["--config", "long.yaml"], "long.yaml: is longer than 262144 characters"),
     ("train", ["--config", "nowhere.yaml"], "config nowhere.yaml cannot be read: No such file or directory"),
     ("train", [*QUICK, "run.dir=run"], "run.dir run holds a run already; resume it with --resume run"),
+    ("train", [*QUICK, "run.dir=a run"], "run.dir a run holds a run already; resume it with --resume 'a run', or"),
     ("src.tools.plan", ["--target-speedup", "1"], "--target-speedup 1: name a number above 1"),
     ("src.tools.plan", [*PLAN, "model.tokens=6(55%)+11"], "the planner searches for schedules; leave it out"),
     ("src.tools.plan", ["--target-speedup", "9"], "no schedule with drops of up to 60% is 9 times as fast; lower"),
@@ -139,6 +140,8 @@ def refused(tmp_path_factory):
     (folder / "run/config.yaml").write_text((ROOT / "configs/quickstart.yaml").read_text())
     lines = ["epoch,phase,tokens,loss,lr,top1,top5,img_s,seconds", "1,1,none,1,1,1,1,1,1", "2,1,none,1,1,1,1,1,1"]
     (folder / "run/metrics.csv").write_text("\n".join(lines) + "\n")
+    (folder / "a run").mkdir()
+    (folder / "a run/config.yaml").touch()
     begun = {"shared": (2, 1437, "0"), "grown": (1, 1436, "0"), "renamed": (1, 1437, "0")}
     for name, (processes, images, names) in begun.items():
         (folder / name).mkdir()
@@ -157,7 +160,7 @@ def refused(tmp_path_factory):
     done = run_module("tests.helpers.refusals", folder / "cases.json", cwd=folder)
     assert done.returncode == 0, done.stderr
     left = sorted(path.name for path in folder.iterdir())
-    assert left == sorted(["bomb.yaml", "cases.json", "data", "empty.ckpt", "long.yaml", "run", *begun]), (
+    assert left == sorted(["a run", "bomb.yaml", "cases.json", "data", "empty.ckpt", "long.yaml", "run", *begun]), (
         "the digits, and nothing that a refusal left"
     )
     return json.loads(done.stdout)

@@ -7,7 +7,9 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor
+from PIL import Image
 
+from src.data.loaders import read_images
 from src.models import build
 from src.schedules import parse, resolve
 from tests.helpers.commands import ROOT
@@ -18,6 +20,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 CHINESE = (ROOT / "README_CN.md").read_text(encoding="utf-8")
 DOCS = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))
 COMMANDS = sorted(set(re.findall(r"(?:^|`|&& )((?:python|msrun) [\w./-]+[^`\n&]*)", README + DOCS, re.M)))
+COMMANDS += [" ".join(f"python {text}".split()) for text in re.findall(r"`(eval\.py\s[^`]+)`", README)]
 
 
 def section(title):
@@ -97,6 +100,21 @@ def test_python_examples_run(tmp_path, monkeypatch):
         exec(compile(example, "README.md", "exec"), scope)
         assert scope["network"] is not None
     assert scope["logits"].shape == (16, 10)
+
+
+def test_images_for_a_file_are_prepared_as_it_says(tmp_path):
+    """Greyscale to RGB; the shorter side is what it is to be resized to, so that interpolation does not matter."""
+    said = " ".join(section("Evaluation, export and inference").split())
+    assert "cropped in the centre, scaled to 0 to 1, and then normalised: minus `data.mean`, over `data.std`" in said
+    assert "`src.data.loaders.read_images` does all of it" in said
+    pixels = np.random.RandomState(0).randint(0, 256, (20, 30), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    mean, std = np.array([0.1, 0.2, 0.3]), np.array([0.5, 0.6, 0.7])
+    plain = [f"data.mean={mean.tolist()}", f"data.std={std.tolist()}", "data.crop_pct=0.8"]
+    config = load(ROOT / "configs/quickstart.yaml", plain)
+    cropped = pixels[2:18, 7:23, None].repeat(3, axis=2) / 255
+    (found,) = read_images([tmp_path / "a.png"], config)
+    assert np.abs(found - ((cropped - mean) / std).transpose(2, 0, 1)).max() < 1e-5
 
 
 def test_nothing_is_left_to_be_filled_in():

@@ -107,6 +107,15 @@ def test_both_ways_to_compute_gelu_are_the_tanh_formula(cell, error):
     assert np.abs(ops.grad(cell)(Tensor(x)).asnumpy() - slope).max() < error
 
 
+def test_on_ascend_a_large_float16_does_not_overflow_in_gelu():
+    """Beyond 256 its square is no float16, nor is the formula's slope; both targets run on CPU here."""
+    x = Tensor(np.array([-300, 300], np.float16))
+    slopes = [ops.grad(gelu("gelu_tanh", target))(x).asnumpy().tolist() for target in ("ascend", "cpu")]
+    assert slopes[0] == [0, 1]
+    assert gelu("gelu_tanh", "ascend")(x).asnumpy().tolist() == [0, 300]
+    assert np.isnan(slopes[1]).all(), "the products would do on Ascend too"
+
+
 def test_an_unknown_target_is_refused():
     with pytest.raises(UserError, match="target 'gpu' is unknown; choose one of cpu, ascend"):
         mindcv.create_model("skipvit_ti_16_224", target="gpu", **SIZES)

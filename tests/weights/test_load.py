@@ -1,4 +1,4 @@
-"""Checkpoints from strangers: damaged or hostile files are refused in one line, soon, and nothing is changed."""
+"""Checkpoints from strangers: MindCV's are loaded; damaged or hostile files are refused in one line, soon."""
 
 import json
 import struct
@@ -10,7 +10,10 @@ from mindspore import Tensor
 from safetensors.numpy import save_file
 
 from src.errors import UserError
+from src.models import from_config
+from src.weights import read_checkpoint
 from src.weights.files import read_arrays
+from tests.helpers import hostile
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +65,17 @@ def test_strangers_are_refused(whole, tmp_path):
         refused(tmp_path / "a.safetensors", content)
     for content in (noise, b"\x0a\xff\xff\xff\xff\x7f" + noise, b"PK\x03\x04" + noise, whole[1]):
         refused(tmp_path / "a.ckpt", content)
+
+
+def test_weights_of_mindcv_are_loaded(tmp_path):
+    """Their names are ours, but the kernel of the patch embedding has four dimensions."""
+    network, random = from_config(hostile.MODEL), np.random.RandomState(0)
+    arrays = {p.name: random.rand(*p.shape).astype(np.float32) for p in network.get_parameters()}
+    side = hostile.MODEL.patch_size
+    kernel = arrays["patch_embed.proj.weight"].reshape(-1, 3, side, side)
+    data = [{"name": n, "data": Tensor(a)} for n, a in {**arrays, "patch_embed.proj.weight": kernel}.items()]
+    ms.save_checkpoint(data, str(tmp_path / "mindcv.ckpt"))
+    checkpoint = read_checkpoint(tmp_path / "mindcv.ckpt")
+    checkpoint.load_into(network)
+    for parameter in network.get_parameters():
+        assert (parameter.asnumpy() == arrays[parameter.name]).all(), parameter.name
