@@ -89,6 +89,15 @@ def test_the_specs_of_the_first_table_are_what_it_says():
         assert list(plan.tokens_out) == expected
 
 
+def test_the_relatives_cost_what_their_table_says():
+    rows = re.findall(r"^\| `(\S+)` \| [^|]+ \| ([\d.]+) \| (\+[\d.]+%) \|$", README, re.M)
+    assert len(rows) == 5
+    assert rows == re.findall(r"^\| `(\S+)` \| [^|]+ \| ([\d.]+) \| (\+[\d.]+%) \|$", CHINESE, re.M)
+    for spec, gmacs, gain in rows:
+        plan = resolve(parse(spec), VIT_S)
+        assert (f"{plan.macs / 1e9:.3f}", f"+{100 * plan.ideal_gain:.1f}%") == (gmacs, gain)
+
+
 def test_python_examples_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     net = build("6(55%)+11", image_size=16, patch_size=4, embed_dim=16, num_heads=2, num_classes=10).set_train(False)
