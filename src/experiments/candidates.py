@@ -8,7 +8,7 @@ from src import markdown
 from src.experiments.results import Summary
 from src.experiments.variants import Variant
 from src.schedules import Plan, parse
-from src.schedules.paper import TABLE1
+from src.schedules.paper import RELATIVES, TABLE1
 from src.schedules.search import share_dropped
 
 if TYPE_CHECKING:
@@ -18,10 +18,10 @@ PriorResults = Mapping[str, Mapping[Variant, Summary]]  # by the name of the exp
 
 
 def known_specs(prior: PriorResults) -> list[str]:
-    """Return the schedules of the paper and of earlier experiments, without controls and without other settings."""
+    """Return the schedules of papers and of earlier experiments, without controls and without other settings."""
     variants = [variant for summaries in prior.values() for variant in summaries if not variant.overrides]
     ranked = [variant.tokens for variant in variants if {*parse(variant.tokens).rankings} <= {"cls"}]
-    return list(dict.fromkeys([*TABLE1, *ranked]))
+    return list(dict.fromkeys([*TABLE1, *ranked, *RELATIVES]))
 
 
 def sort_key(plan: Plan, prior: PriorResults) -> tuple[bool, float, float, float]:

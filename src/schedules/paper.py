@@ -23,6 +23,9 @@ TABLE1: dict[str, PublishedResult] = {
     "6(55%)+11": PublishedResult(5098, 70.16),
 }
 
+# trained under these, evaluated dense: TREAD's routes (arXiv 2501.04765) and random-LTD's (arXiv 2211.11586)
+RELATIVES = ("<3(50%,random)+10", "<3(50%,random)+11", "<2..11(50%,random)+next")
+
 # step = FIXED_SHARE + (1 - FIXED_SHARE) x MACs, relative to dense, fits the eight img/s of Table 1 within 3.7%
 FIXED_SHARE = 0.5
 

@@ -39,6 +39,12 @@ def test_known_schedules_come_with_their_accuracy():
     assert known["mine"][Variant("none")].difference is None
 
 
+def test_relatives_of_other_papers_are_known():
+    plans = find(VIT_S, 0.7, 60, 2, candidates.known_specs({}))
+    assert "<2..11(50%,random)+next" in {str(plan.schedule) for plan in plans}
+    assert not [plan for plan in find(VIT_S, 0.7, 60, 4, candidates.known_specs({})) if "random" in str(plan.schedule)]
+
+
 def test_who_reads_only_the_first_lines_sees_no_traceback():
     reader, writer = os.pipe()
     os.close(reader)

@@ -82,6 +82,17 @@ def test_the_stages_of_drops_and_of_the_return():
     assert [stage.fused for stage in (attention, drop, back, last)] == [None] * 4
 
 
+def test_the_stages_of_routes():
+    """What leaves before a block is not ranked by its attention, so none is shown; every return is."""
+    kept = {1: KEPT[1], 2: KEPT[1], 3: KEPT[1]}
+    column = by_hand("<1..2(50%,norm)+next;3(50%)+4", kept, [[0, 1], [1, 0]])
+    assert [stage.title for stage in stages(noise(2, 16, 16), column)] == [
+        ("before block 1", "2 of 4 stay"), ("block 2", "all 4 return"), ("before block 2", "2 of 4 stay"),
+        ("block 3", "all 4 return"), ("block 3", "[CLS] attention"), ("block 3", "2 of 4 stay"),
+        ("block 4", "all 4 return"),
+    ]  # fmt: skip
+
+
 def test_a_dense_network_has_the_attention_in_its_last_block():
     images, column = noise(1, 16, 16), by_hand("none", {}, [[0, 1]])
     column.trace.attention[3][:] = [[1, 2, 3, 4]]
