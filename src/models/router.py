@@ -94,8 +94,19 @@ class TokenRouter(nn.Cell):
         kept, dropped = self.split_cells[block](x, ids_shuffle, ids_restore)
         if self.fused[block]:
             _, dropped_scores = self.split_cells[block](ops.expand_dims(scores, -1), ids_shuffle, ids_restore)
-            return fuse(kept, dropped, dropped_scores), skipped, (ids_shuffle,)
+            kept = fuse(kept, dropped, dropped_scores)
         return kept, ((block, dropped, ids_shuffle, ids_restore),) + skipped, (ids_shuffle,)
+
+    def spread(self, x: Tensor, skipped: tuple) -> Tensor:
+        """Put the tokens [B, T, C] of a pass's end at their original indices, zeros where tokens have not returned.
+
+        Fused tokens are left out.
+        """
+        for i, dropped, ids_shuffle, ids_restore in skipped:
+            if self.fused[i]:
+                x = x[:, :-1]
+            x = self.rejoin_cells[i](x, ops.zeros_like(dropped[:, :, : x.shape[2]]), ids_shuffle, ids_restore)
+        return x
 
     def rank_by(
         self,

@@ -6,7 +6,7 @@ Shape letters: B images, T tokens with [CLS] first, N patches, C channels.
 from typing import NamedTuple, Optional
 
 import numpy as np
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Parameter, Tensor, jit, nn, ops
 from mindspore import dtype as mstype
 from mindspore.common.initializer import TruncatedNormal, initializer
 
@@ -87,6 +87,30 @@ class SkipViT(nn.Cell):
         logits, _, _ = self.forward_with_scores(images, drop_path_scale, random_scores)
         return logits
 
+    @jit
+    def features(
+        self, images: Tensor, drop_path_scale: Optional[Tensor] = None, random_scores: Optional[tuple] = None
+    ) -> Tensor:
+        """Return the tokens after the last norm in the order of the grid, float32 [B, H/P, W/P, C].
+
+        They are 0 where the schedule has dropped tokens for good; `features_and_mask` says where.
+        """
+        features, _ = self.features_and_mask(images, drop_path_scale, random_scores)
+        return features
+
+    @jit
+    def features_and_mask(
+        self, images: Tensor, drop_path_scale: Optional[Tensor] = None, random_scores: Optional[tuple] = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return `features`, and float32 [B, H/P, W/P] that is 1 where a token is, and 0 where it is missing."""
+        x, skipped, _, _ = self.encode(images, drop_path_scale, random_scores)
+        x = ops.cast(x, mstype.float32)
+        (rows, columns), prefix = self.grid, self.plan.prefix
+        features = self.router.spread(x, skipped)[:, prefix:]
+        mask = self.router.spread(ops.ones_like(x[:, :, :1]), skipped)[:, prefix:]
+        shape = (-1, rows, columns)
+        return ops.reshape(features, (*shape, features.shape[2])), ops.reshape(mask, shape)
+
     def forward_with_scores(
         self, images: Tensor, drop_path_scale: Optional[Tensor] = None, random_scores: Optional[tuple] = None
     ) -> tuple[Tensor, tuple, tuple]:
@@ -94,6 +118,13 @@ class SkipViT(nn.Cell):
 
         Scores are the [CLS] token's attention, or where there is none the attention that tokens receive.
         """
+        x, _, all_scores, all_ids = self.encode(images, drop_path_scale, random_scores)
+        return self.head(self.pool(x)), all_scores, all_ids
+
+    def encode(
+        self, images: Tensor, drop_path_scale: Optional[Tensor] = None, random_scores: Optional[tuple] = None
+    ) -> tuple[Tensor, tuple, tuple, tuple]:
+        """Return the tokens after the last norm [B, T, C], what has not returned, and scores and ids_shuffle."""
         x = self.embed(images)
         skipped: tuple = ()
         all_scores: tuple = ()
@@ -106,7 +137,7 @@ class SkipViT(nn.Cell):
             x = self.blocks[i].mlp_half(x, self.path_scale(drop_path_scale, i, 1))
             all_scores += (scores if self.has_cls else received,)
             all_ids += ids_before + ids_after
-        return self.head(self.pool(self.norm(x))), all_scores, all_ids
+        return self.norm(x), skipped, all_scores, all_ids
 
     def embed(self, images: Tensor) -> Tensor:
         """Embed images [B, I, H, W] as [CLS], if there is one, and patch tokens with positions, [B, T, C]."""

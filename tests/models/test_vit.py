@@ -230,3 +230,42 @@ def test_a_trace_tells_attention_by_original_place():
     patches = [(~np.isnan(attention)).sum(axis=1) for attention in fused.attention]
     assert [set(count) for count in patches[:3]] == [{16}, {16}, {8}]
     assert (patches[3] == (fused.kept[3] < 16).sum(axis=1)).all()
+
+
+class Encode(ms.nn.Cell):
+    """The tokens after the last norm."""
+
+    def __init__(self, net):
+        super().__init__(auto_prefix=False)
+        self.net = net
+
+    def construct(self, x):
+        return self.net.encode(x)[0]
+
+
+def test_features_stand_on_the_grid():
+    dense = small(image_size=(16, 24), depth=4)
+    pixels = images(2, (16, 24))
+    features = dense.features(pixels).asnumpy()
+    assert (features.shape, features.dtype) == ((2, 4, 6, 24), np.float32)
+    tokens = Encode(dense)(pixels).asnumpy()
+    assert (features.reshape(2, 24, 24) == tokens[:, 1:]).all()
+    assert (dense.with_tokens("2(0%)+4").features(pixels).asnumpy() == features).all()
+    skipping, mask = dense.with_tokens("2(50%)+4").features_and_mask(pixels)
+    assert np.abs(skipping.asnumpy() - features).max() > 0
+    assert (mask.asnumpy() == 1).all()
+
+
+@pytest.mark.parametrize("spec", ["2,4(50%,34%)+fused", pytest.param("<2(50%,norm)+3;4(50%)", marks=pytest.mark.slow)])
+def test_features_that_do_not_return_are_missing(spec):
+    """Each token that is left stands where its patch was; a fused token has no place."""
+    net = small(spec, depth=4)
+    features, mask = (array.asnumpy() for array in net.features_and_mask(images(2)))
+    kept = trace_tokens(net, images(2))[4]
+    tokens = Encode(net)(images(2)).asnumpy()
+    for image in range(2):
+        places = [place for place in kept[image] if place < 16]
+        assert np.flatnonzero(mask[image]).tolist() == places
+        there = features[image].reshape(16, 24)
+        assert (there[places] == tokens[image, 1 : 1 + len(places)]).all()
+        assert (np.delete(there, places, axis=0) == 0).all()
