@@ -15,13 +15,14 @@ from src import cli
 from src.config import Config, Role, dump, format_override, keys_with, load, with_classes
 from src.config.files import Overrides
 from src.data.datasets import Dataset, check_sizes, names_digest, open_dataset
+from src.data.order import steps_of
 from src.data.verify import verify_images
 from src.errors import Interrupted, UserError, plain, short_message
 from src.files import write_text
 from src.runs import RunFolder
 from src.runs.images import RunImages, read_images
 from src.runtime import device
-from src.runtime.distributed import ProcessGroup, launched_processes
+from src.runtime.distributed import SINGLE_PROCESS, ProcessGroup, launched_processes
 from src.runtime.environment import memory
 from src.runtime.signals import STOP
 from src.schedules import Geometry, parse, resolve
@@ -154,6 +155,9 @@ def check(config: Config) -> None:
             f"the network has {geometry.parameters:,} parameters of 4 bytes, more than this machine's memory; lower"
             " model.embed_dim, model.depth, model.num_classes or model.image_size"
         )
+    frozen = config.train.freeze_blocks or 0
+    if frozen > geometry.depth:
+        raise UserError(f"train.freeze_blocks {frozen}: the model has {geometry.depth} blocks; name at most as many")
     resolve(parse(config.model.tokens), geometry)
     resolve_phases(config)
 
@@ -163,7 +167,22 @@ def _check(config: Config, splits: Sequence[str] = ("train", "val")) -> Dataset:
     check(config)
     dataset = open_dataset(config.data, splits)
     dataset.check_fits(config.model.num_classes or len(dataset.classes))
+    if "train" in splits:
+        _check_updates(config, dataset)
     return dataset
+
+
+def _check_updates(config: Config, dataset: Dataset, group: ProcessGroup = SINGLE_PROCESS) -> None:
+    """Refuse an epoch without an update.
+
+    Raises:
+        UserError: The images do not fill the batches of one.
+    """
+    if steps_of(dataset.splits["train"].num_images, config, group) == 0:
+        raise UserError(
+            f"train.accumulate {config.train.accumulate}: the {dataset.splits['train'].num_images} training images do"
+            f" not fill so many batches of {config.data.batch_size}; lower it"
+        )
 
 
 def _set_up(config: Config, distribute: bool) -> ProcessGroup:
@@ -219,6 +238,7 @@ def _prepare(
         dataset, config.data.on_bad_image, device.cache_folder(), group, left_out
     )
     check_sizes(dataset, config.data, group)
+    _check_updates(config, dataset, group)
     return _Prepared(config, dataset, replace(images, left_out=left_out), bad_images, initial), group
 
 
