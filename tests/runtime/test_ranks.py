@@ -106,6 +106,7 @@ def test_ranks_end_with_an_msrun_that_is_killed_before_they_have_joined(tmp_path
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_a_signal_at_one_rank_ends_the_evaluation_of_both(photos, tmp_path, monkeypatch):
     """Of 9 images in batches of one; the first rank speaks for both, and tells no accuracy."""
     monkeypatch.chdir(tmp_path)
