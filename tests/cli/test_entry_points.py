@@ -41,14 +41,14 @@ def test_train_leaves_a_run_folder(trained):
     assert sorted(path.name for path in cwd.iterdir()) == ["runs"]
     assert sorted(path.name for path in folder.iterdir()) == [
         "checkpoints", "classes.txt", "config.yaml", "environment.json", "images.json", "lock", "metrics.csv",
-        "report.html", "train.log"]  # fmt: skip
+        "phases.md", "report.html", "train.log"]  # fmt: skip
     assert (folder / "classes.txt").read_text() == "ant\nbee\ncat\n"
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == [
         "best.ckpt", "last.ckpt", "previous.ckpt"]  # fmt: skip
     with (folder / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["tokens"] for row in rows] == ["none", "2(50%)+4"]
-    assert list(rows[0]) == ["epoch", "phase", "tokens", "loss", "lr", "top1", "top5", "img_s", "seconds"]
+    assert list(rows[0]) == ["epoch", "phase", "tokens", "loss", "lr", "top1", "top5", "img_s", "seconds", "image_size"]
     assert "num_classes: 3" in (folder / "config.yaml").read_text()
     assert "epoch 2/2 2(50%)+4: loss" in done.stdout
     assert "epoch 2/2 2(50%)+4: loss" in (folder / "train.log").read_text()
