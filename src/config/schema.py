@@ -109,6 +109,11 @@ class ModelConfig:
     pool: Literal["cls", "avg"] = key(
         "cls", "what the head reads: the [CLS] token, or the mean of all tokens of a model without one", *_STEP
     )
+    distilled_score: Literal["cls", "mean"] = key(
+        "cls",
+        "a distilled model's scores: the [CLS] token's attention, or the mean of its and the distillation token's",
+        *_STEP,
+    )
     drop_rate: Probability = key(0.0, "dropout after position embedding, projection and MLP layers", *_STEP)
     drop_path_rate: Probability = key(0.0, "stochastic depth of the last block, rising linearly from 0", *_STEP)
     act: Literal["gelu_tanh", "gelu_erf"] = key(
