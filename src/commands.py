@@ -3,6 +3,7 @@
 Whatever can be refused without a tensor or an image is refused before MindSpore is imported.
 """
 
+import json
 import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -27,6 +28,7 @@ from src.schedules import Geometry, parse, resolve
 from src.schedules.costs import run_costs
 from src.schedules.phases import config_of, plan_phases, resolve_phases
 from src.weights import Checkpoint, read_checkpoint
+from src.weights.initial import Initial, read_initial
 
 if TYPE_CHECKING:
     from mindspore import nn
@@ -48,10 +50,11 @@ def train(config: Config, name: str, distribute: bool, left_open: Sequence[str] 
         UserError: The configuration, the data or the folder is refused.
     """
     dataset = _check(config)
+    initial = read_initial(config, dataset.classes)
     images = _images(dataset, distribute)
     if config.run.dir is not None:
         RunFolder(config.run.dir).check_unused()
-    data, group = _prepare(config, dataset, images, distribute)
+    data, group = _prepare(config, dataset, images, distribute, initial)
     run = RunFolder.create(data.config, name, dataset.classes) if group.is_main else None
     _train(data, run, False, group, left_open)
 
@@ -78,10 +81,14 @@ def resume(folder: str, overrides: Overrides, distribute: bool) -> None:
         raise UserError(f"train.epochs {config.train.epochs}: the run {run.path} has done {done} epochs already")
     dataset = _check(config)
     dataset.check_classes(run.read_classes(), str(run.classes))
+    begun = run.last.exists() or run.previous.exists()
+    initial = None if begun else read_initial(config, dataset.classes)
+    if initial is not None:
+        run.check_init(initial.digest)
     images, before = _images(dataset, distribute), read_images(run.images)
     if before is not None:
         images.check_continues(before, run.path)
-    data, group = _prepare(config, dataset, before or images, distribute, begun=before is not None)
+    data, group = _prepare(config, dataset, before or images, distribute, initial, begun=before is not None)
     _train(data, run, True, group)
 
 
@@ -195,18 +202,25 @@ class _Prepared:
 
     Attributes:
         bad_images: A line for each.
+        initial: The weights to start from; None for random ones, and for a resume from a checkpoint.
     """
 
     config: Config
     dataset: Dataset
     images: RunImages
     bad_images: list[str]
+    initial: Optional[Initial]
 
 
 def _prepare(
-    config: Config, dataset: Dataset, images: RunImages, distribute: bool, begun: bool = False
+    config: Config,
+    dataset: Dataset,
+    images: RunImages,
+    distribute: bool,
+    initial: Optional[Initial],
+    begun: bool = False,
 ) -> tuple[_Prepared, ProcessGroup]:
-    """Set up the device, and check augmentation and images.
+    """Set up the device, and check augmentation, images and the weights to start from.
 
     Args:
         begun: Whether `images` are those that the run began with.
@@ -217,13 +231,29 @@ def _prepare(
     config = with_classes(config, len(dataset.classes))
     for phase in plan_phases(config):
         check_transforms(config_of(config, phase))
+    if initial is not None:
+        _check_initial(config, initial, group)
     check_sizes(dataset, config.data, group)
     left_out = images.left_out if begun else None
     dataset, bad_images, left_out = verify_images(
         dataset, config.data.on_bad_image, device.cache_folder(), group, left_out
     )
     check_sizes(dataset, config.data, group)
-    return _Prepared(config, dataset, replace(images, left_out=left_out), bad_images), group
+    return _Prepared(config, dataset, replace(images, left_out=left_out), bad_images, initial), group
+
+
+def _check_initial(config: Config, initial: Initial, group: ProcessGroup) -> None:
+    """Refuse weights that a network of the configuration does not take, or that processes read differently.
+
+    Raises:
+        UserError: They are so.
+    """
+    from src.models import from_config
+    from src.models.initial import initialise
+
+    initialise(from_config(config.model), initial)
+    if len(set(group.gather(initial.digest))) > 1:
+        raise UserError(f"train.init {initial.path} is not the same file for every process")
 
 
 def _train(
@@ -231,10 +261,14 @@ def _train(
 ) -> None:
     config, dataset = data.config, data.dataset
     from src.models import from_config
+    from src.models.initial import initialise
     from src.training.trainer import Trainer
 
     def build() -> "nn.Cell":
-        return from_config(config.model, config.train.amp_level)
+        network = from_config(config.model, config.train.amp_level)
+        if data.initial is not None:
+            initialise(network, data.initial)
+        return network
 
     writes = run if group.is_main else None
     with writes.lock() if writes else nullcontext(), STOP.graceful():  # nothing is written before the lock is held
@@ -259,11 +293,22 @@ def _describe(run: RunFolder, data: _Prepared) -> None:
     from src.runtime.environment import environment
 
     log.info("run folder: %s", run.path)
+    if data.initial is not None:
+        _describe_initial(run, data.initial)
     write_text(run.phases, run_costs(data.config).table())
     if data.bad_images:
         write_text(run.bad_images, "".join(f"{plain(line)}\n" for line in data.bad_images))
     data.images.write(run.images)
     run.add_environment({**environment(data.config), "processes": data.images.processes})
+
+
+def _describe_initial(run: RunFolder, initial: Initial) -> None:
+    log.info("starting from the weights of %s, SHA-256 %s", initial.path, initial.digest)
+    for remark in initial.remarks:
+        log.info("train.init: %s", remark)
+    for warning in initial.warnings:
+        log.warning("train.init: %s", warning)
+    write_text(run.init, json.dumps(initial.facts(), indent=1) + "\n")
 
 
 def _callbacks(config: Config, dataset: Dataset, run: Optional[RunFolder]) -> list["Callback"]:
