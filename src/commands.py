@@ -115,6 +115,7 @@ def evaluate(
     run = RunFolder.of_checkpoint(checkpoint)
     dataset.check_classes(loaded.classes or (run.read_classes() if run else ()), f"checkpoint {checkpoint}")
     config = loaded.fill_in(config)
+    loaded.warn_of_pixels(config)
     dataset.check_fits(config.model.num_classes or 0)
     dataset.warn_of_unused_outputs(config.model.num_classes or 0)
     group = _set_up(config, distribute)

@@ -149,6 +149,11 @@ class DataConfig:
         (0.229, 0.224, 0.225), "standard deviation of each channel, of pixels from 0 to 1", *_DATA
     )
     interpolation: Literal["bilinear", "bicubic", "nearest"] = key("bicubic", "of resizing", *_DATA)
+    resize: Literal["mindspore", "pil"] = key(
+        "mindspore",
+        "validation's resize: MindSpore's, without antialiasing, or Pillow's, as weights of PyTorch expect",
+        *_DATA,
+    )
     crop_pct: Share = key(0.875, "share of the resized image's side that validation crops", *_FOLDER)
     scale: ShareRange = key((0.08, 1.0), "area of a random crop, [smallest, largest], relative to the image", *_FOLDER)
     ratio: Range = key((0.75, 1.3333), "aspect ratio of a random crop, [smallest, largest]", *_FOLDER)
