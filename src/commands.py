@@ -28,13 +28,14 @@ from src.runtime.signals import STOP
 from src.schedules import Geometry, parse, resolve
 from src.schedules.costs import run_costs
 from src.schedules.phases import config_of, plan_phases, resolve_phases
-from src.weights import read_checkpoint
+from src.weights import Checkpoint, read_checkpoint
 from src.weights.initial import Initial, read_initial
 
 if TYPE_CHECKING:
     from mindspore import nn
 
     from src.training.callbacks import Callback
+    from src.training.evaluate import Accuracy, Answers
 
 log = logging.getLogger("skipvit")
 
@@ -92,42 +93,62 @@ def resume(folder: str, overrides: Overrides, distribute: bool) -> None:
     _train(data, run, True, group)
 
 
-def evaluate(config: Config, checkpoint: Path, distribute: bool) -> Optional[dict[str, object]]:
-    """Return top-1 and top-5 (percent) of a checkpoint on the validation images, under `model.tokens`.
+def evaluate(
+    config: Config, checkpoint: Path, distribute: bool, tokens: Sequence[str] = (), output: Optional[Path] = None
+) -> list[dict[str, object]]:
+    """Return top-1 and top-5 (percent) of a checkpoint on the validation images, under each of several schedules.
 
     Args:
-        distribute: Evaluate as one of the processes that msrun started; all but the first return None.
+        distribute: Evaluate as one of the processes that msrun started; all but the first return nothing.
+        tokens: The schedules; none for `model.tokens`.
+        output: The folder to write tables, a plot and predictions to.
 
     Raises:
         UserError: The checkpoint does not fit the configuration, or the data is refused.
     """
+    if output is not None and distribute:
+        raise UserError("--output and --distribute do not go together: each process sees a part of the images alone")
     dataset = _check(config, splits=("val",))
+    specs = [str(parse(spec)) for spec in tokens or [config.model.tokens]]
+    for spec in specs:
+        resolve(parse(spec), Geometry.from_config(config.model))
     loaded = read_checkpoint(checkpoint)
     run = RunFolder.of_checkpoint(checkpoint)
     dataset.check_classes(loaded.classes or (run.read_classes() if run else ()), f"checkpoint {checkpoint}")
     config = loaded.fill_in(config)
+    loaded.warn_of_pixels(config)
     dataset.check_fits(config.model.num_classes or 0)
     dataset.warn_of_unused_outputs(config.model.num_classes or 0)
     group = _set_up(config, distribute)
+    networks, answers, found = _answer(config, dataset, loaded, specs, group)
+    if output is not None:
+        from src.experiments import matrix
+
+        matrix.write(output, matrix.rows_of([network.plan for network in networks], answers), answers, dataset.classes)
+    results = zip(specs, found)
+    return [
+        {"top1": round(accuracy.top1, 4), "top5": round(accuracy.top5, 4), "images": accuracy.images, "tokens": spec}
+        for spec, accuracy in results if group.is_main
+    ]  # fmt: skip
+
+
+def _answer(
+    config: Config, dataset: Dataset, loaded: Checkpoint, specs: Sequence[str], group: ProcessGroup
+) -> "tuple[list[nn.Cell], list[Answers], list[Accuracy]]":
+    """Return a checkpoint's network under each schedule, what it says of the images, and how much of it is right."""
     from src.data.loaders import val_loader
     from src.models import from_config
-    from src.training.evaluate import evaluate as count_correct
+    from src.training.evaluate import answer, count_correct
 
     network = from_config(config.model, config.train.amp_level)
     loaded.load_into(network)
     check_sizes(dataset, config.data, group)
     dataset, _, _ = verify_images(dataset, config.data.on_bad_image, device.cache_folder(), group)
     loader = val_loader(dataset, config, group)
+    networks = [network.with_tokens(spec) for spec in specs]
     with STOP.graceful() if group.size > 1 else nullcontext():  # together: one that ends alone leaves others waiting
-        accuracy = count_correct(network, loader, config.data.batch_size, group, lambda: _stop_together(group))
-    if not group.is_main:
-        return None
-    return {
-        "top1": round(accuracy.top1, 4),
-        "top5": round(accuracy.top5, 4),
-        "images": accuracy.images,
-        "tokens": str(network.plan.schedule),
-    }
+        answers = answer(networks, loader, config.data.batch_size, group, lambda: _stop_together(group))
+        return networks, answers, [count_correct(said, group) for said in answers]
 
 
 def _stop_together(group: ProcessGroup) -> None:

@@ -46,7 +46,10 @@ def torture(kills: int, signals: int, chance: random.Random) -> str:
         for attempt in itertools.count():
             run = Path(f"run{number}-{attempt}")
             ended, took = trial(run, what, whom, seconds, chance)
-            assert end_of(start(run, resume=(run / "config.yaml").exists())) == 0, f"{run}: does not resume"
+            resumes = (run / "config.yaml").exists()
+            code = end_of(start(run, resume=resumes))
+            said = Path(f"{run}.resumed" if resumes else f"{run}.logs") / "worker_0.log"
+            assert code == 0, f"{run}: does not resume ({code}): {said.read_text(errors='replace')[-2000:]}"
             check(run, Path("whole"))
             if ended is not None:
                 break

@@ -109,6 +109,11 @@ class ModelConfig:
     pool: Literal["cls", "avg"] = key(
         "cls", "what the head reads: the [CLS] token, or the mean of all tokens of a model without one", *_STEP
     )
+    distilled_score: Literal["cls", "mean"] = key(
+        "cls",
+        "a distilled model's scores: the [CLS] token's attention, or the mean of its and the distillation token's",
+        *_STEP,
+    )
     drop_rate: Probability = key(0.0, "dropout after position embedding, projection and MLP layers", *_STEP)
     drop_path_rate: Probability = key(0.0, "stochastic depth of the last block, rising linearly from 0", *_STEP)
     act: Literal["gelu_tanh", "gelu_erf"] = key(
@@ -144,6 +149,11 @@ class DataConfig:
         (0.229, 0.224, 0.225), "standard deviation of each channel, of pixels from 0 to 1", *_DATA
     )
     interpolation: Literal["bilinear", "bicubic", "nearest"] = key("bicubic", "of resizing", *_DATA)
+    resize: Literal["mindspore", "pil"] = key(
+        "mindspore",
+        "validation's resize: MindSpore's, without antialiasing, or Pillow's, as weights of PyTorch expect",
+        *_DATA,
+    )
     crop_pct: Share = key(0.875, "share of the resized image's side that validation crops", *_FOLDER)
     scale: ShareRange = key((0.08, 1.0), "area of a random crop, [smallest, largest], relative to the image", *_FOLDER)
     ratio: Range = key((0.75, 1.3333), "aspect ratio of a random crop, [smallest, largest]", *_FOLDER)

@@ -7,12 +7,20 @@ from typing import Union
 from src.errors import UserError
 
 DEFAULTS: Mapping[str, Union[int, float]] = {
-    "patch_size": 16, "embed_dim": 384, "depth": 12, "num_heads": 6, "mlp_ratio": 4.0,
+    "patch_size": 16, "embed_dim": 384, "depth": 12, "num_heads": 6, "mlp_ratio": 4.0, "distilled": False,
 }  # fmt: skip
+_TI, _S, _B = ({"embed_dim": 64 * heads, "num_heads": heads} for heads in (3, 6, 12))
+_L = {"embed_dim": 1024, "num_heads": 16, "depth": 24}
 VARIANTS: Mapping[str, Mapping[str, int]] = {
-    "skipvit_ti_16_224": {"embed_dim": 192, "num_heads": 3},
-    "skipvit_s_16_224": {"embed_dim": 384, "num_heads": 6},
-    "skipvit_b_16_224": {"embed_dim": 768, "num_heads": 12},
+    "skipvit_ti_16_224": _TI,
+    "skipvit_s_16_224": _S,
+    "skipvit_b_16_224": _B,
+    "skipvit_l_16_224": _L,
+    "skipvit_b_32_224": {**_B, "patch_size": 32},
+    "skipvit_l_32_224": {**_L, "patch_size": 32},
+    "skipvit_ti_distilled_16_224": {**_TI, "distilled": True},
+    "skipvit_s_distilled_16_224": {**_S, "distilled": True},
+    "skipvit_b_distilled_16_224": {**_B, "distilled": True},
 }
 
 

@@ -1,6 +1,8 @@
 """MindCV's and MindSpore's transforms of a configuration, for training and for validation."""
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ from mindspore.dataset import vision
 
 from src.config import Config, DataConfig, ImageSize, sides
 from src.data.policies import mend, mindcv_name
+from src.data.resize import PillowResize
 from src.errors import UserError, short_message
 
 Transform = Callable[..., Any]
@@ -42,7 +45,7 @@ def train_transforms(config: DataConfig, image_size: ImageSize) -> list[Transfor
     """
     crop, _, _ = _create(config, image_size, auto_augment=None)
     if config.name != "folder":
-        crop = [vision.RandomCrop(32, 4), *_resize(config, image_size), *crop[1:]]
+        crop = [vision.RandomCrop(32, 4), *_resize(replace(config, resize="mindspore"), image_size), *crop[1:]]
     return crop + _augmentation(config, image_size)
 
 
@@ -81,6 +84,11 @@ def val_transforms(config: DataConfig, image_size: ImageSize) -> list[Transform]
     )
     if config.name != "folder":
         return _resize(config, image_size) + transforms[3:]  # without MindCV's Decode, Resize and CenterCrop
+    if config.resize == "pil":
+        size = sides(image_size)
+        scaled = [math.floor(side / config.crop_pct) for side in size]
+        whole = scaled[0] if size[0] == size[1] else (scaled[0], scaled[1])
+        return [transforms[0], PillowResize(whole, config.interpolation, size), *transforms[3:]]
     return transforms
 
 
@@ -99,6 +107,8 @@ def _resize(config: DataConfig, image_size: ImageSize) -> list[Transform]:
     size = sides(image_size)
     if size == (32, 32):
         return []
+    if config.resize == "pil":
+        return [PillowResize(size, config.interpolation)]
     return [vision.Resize(size, _interpolation(config))]
 
 

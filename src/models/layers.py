@@ -43,13 +43,15 @@ class PatchEmbed(nn.Cell):
 class Attention(nn.Cell):
     """Multi-head self-attention: [B, T, C] → ([B, T, C], [CLS] scores [B, T], attention received [B, T]), always all.
 
-    Scores are float32; a graph computes those that it uses. For Ascend the softmax of all rows stays in the type of its
-    input, in which the kernel reads and writes (it computes in float32 inside), and only the [CLS] token's row is made
-    float32, in blocks that use it.
+    With `score_rows` 2 the scores are the mean of the [CLS] token's and the distillation token's. Scores are float32; a
+    graph computes those that it uses. For Ascend the softmax of all rows stays in the type of its input, in which the
+    kernel reads and writes (it computes in float32 inside), and only the rows of the scores are made float32, in blocks
+    that use them.
     """
 
-    def __init__(self, dim: int, num_heads: int, drop_rate: float, target: str) -> None:
+    def __init__(self, dim: int, num_heads: int, drop_rate: float, target: str, score_rows: int = 1) -> None:
         super().__init__()
+        self.score_rows = score_rows
         self.float32_row_only = target == "ascend"
         self.num_heads = num_heads
         self.head_dim = dim // num_heads
@@ -67,10 +69,10 @@ class Attention(nn.Cell):
         logits = self.weighted_keys(multiply(q, self.scale), k)
         if self.float32_row_only:
             attention = ops.softmax(logits)  # [B, N, T, T]
-            scores = cls_scores(ops.softmax(ops.cast(logits[:, :, :1], mstype.float32)))
+            scores = cls_scores(ops.softmax(ops.cast(logits[:, :, : self.score_rows], mstype.float32)), self.score_rows)
         else:
             attention = ops.softmax(ops.cast(logits, mstype.float32))
-            scores = cls_scores(attention)
+            scores = cls_scores(attention, self.score_rows)
         out = self.weighted_values(ops.cast(attention, v.dtype), v)
         out = ops.reshape(ops.transpose(out, (0, 2, 1, 3)), (-1, tokens, dim))
         return self.drop(self.proj(out)), scores, received_scores(attention)
@@ -102,10 +104,11 @@ class Block(nn.Cell):
         drop_rate: float,
         drop_path_rate: float,
         target: str,
+        score_rows: int = 1,
     ) -> None:
         super().__init__()
         self.norm1 = layer_norm(dim, target)
-        self.attn = Attention(dim, num_heads, drop_rate, target)
+        self.attn = Attention(dim, num_heads, drop_rate, target, score_rows)
         self.norm2 = layer_norm(dim, target)
         self.mlp = Mlp(dim, mlp_dim, act, drop_rate, target)
         self.drop_path_rate = drop_path_rate

@@ -49,6 +49,42 @@ def skipvit_b_16_224(pretrained: bool = False, **kwargs: Any) -> SkipViT:
     return _build_variant("skipvit_b_16_224", pretrained, kwargs)
 
 
+@register_model
+def skipvit_l_16_224(pretrained: bool = False, **kwargs: Any) -> SkipViT:
+    """Build ViT-L/16; keyword arguments as `src.models.vit.build`."""
+    return _build_variant("skipvit_l_16_224", pretrained, kwargs)
+
+
+@register_model
+def skipvit_b_32_224(pretrained: bool = False, **kwargs: Any) -> SkipViT:
+    """Build ViT-B/32; keyword arguments as `src.models.vit.build`."""
+    return _build_variant("skipvit_b_32_224", pretrained, kwargs)
+
+
+@register_model
+def skipvit_l_32_224(pretrained: bool = False, **kwargs: Any) -> SkipViT:
+    """Build ViT-L/32; keyword arguments as `src.models.vit.build`."""
+    return _build_variant("skipvit_l_32_224", pretrained, kwargs)
+
+
+@register_model
+def skipvit_ti_distilled_16_224(pretrained: bool = False, **kwargs: Any) -> SkipViT:
+    """Build DeiT-Ti with its distillation token and head; keyword arguments as `src.models.vit.build`."""
+    return _build_variant("skipvit_ti_distilled_16_224", pretrained, kwargs)
+
+
+@register_model
+def skipvit_s_distilled_16_224(pretrained: bool = False, **kwargs: Any) -> SkipViT:
+    """Build DeiT-S with its distillation token and head; keyword arguments as `src.models.vit.build`."""
+    return _build_variant("skipvit_s_distilled_16_224", pretrained, kwargs)
+
+
+@register_model
+def skipvit_b_distilled_16_224(pretrained: bool = False, **kwargs: Any) -> SkipViT:
+    """Build DeiT-B with its distillation token and head; keyword arguments as `src.models.vit.build`."""
+    return _build_variant("skipvit_b_distilled_16_224", pretrained, kwargs)
+
+
 def _build_variant(name: str, pretrained: bool, arguments: dict[str, Any]) -> SkipViT:
     if pretrained:
         raise UserError("there are no pretrained weights to download; load a file with src.weights.load_timm")

@@ -4,7 +4,8 @@ Tokens move by gathers alone. `rank` computes a permutation and its inverse once
 rejoin with the other, and each is the other's gradient. Only int32 indices are scattered. `ids_shuffle` and
 `ids_restore` are named as in MAE's random masking (arXiv 2111.06377).
 
-Shape letters: B images, H heads, T tokens with [CLS] at index 0, K of them kept ([CLS] included), C channels.
+Shape letters: B images, H heads, T tokens with [CLS] at index 0, K of them kept ([CLS] included), C channels. In a
+distilled model the distillation token follows [CLS], and stays as it does.
 """
 
 from mindspore import Tensor, nn, ops
@@ -16,12 +17,12 @@ _LOWEST_FLOAT16 = -65504.0
 _LEAST_NORMAL_FLOAT32 = 2.0**-126
 
 
-def cls_scores(attention: Tensor) -> Tensor:
+def cls_scores(attention: Tensor, rows: int = 1) -> Tensor:
     """Average the [CLS] token's attention over heads: [B, H, T, T] → [B, T] (its own, at index 0, included).
 
-    Of the rows only the first, the [CLS] token's, need be there.
+    With `rows` 2 it is averaged with the distillation token's. Of the rows only these need be there.
     """
-    return ops.reduce_mean(attention[:, :, 0, :], 1)
+    return ops.reduce_mean(attention[:, :, 0, :], 1) if rows == 1 else ops.reduce_mean(attention[:, :, :rows], (1, 2))
 
 
 def received_scores(attention: Tensor) -> Tensor:
@@ -45,7 +46,7 @@ def rank(scores: Tensor, keep: int, prefix: int = 1) -> tuple[Tensor, Tensor]:
     Args:
         scores: float [B, T]; entries of the prefix are ignored: it is always kept.
         keep: Patch tokens to keep, 0 < keep < T - prefix.
-        prefix: Tokens before the patches: 1 for [CLS], 0 in a model without it.
+        prefix: Tokens before the patches: 1 for [CLS], 2 with a distillation token, 0 in a model without either.
 
     Returns:
         ids_shuffle: int32 [B, T], the index that each token of the permuted sequence comes from; the prefix stays.
@@ -62,6 +63,9 @@ def rank(scores: Tensor, keep: int, prefix: int = 1) -> tuple[Tensor, Tensor]:
         ids_restore = ops.concat((ops.zeros_like(ids_restore[:, :1]), ids_restore), 1)
     elif prefix == 0:
         ids_restore = ids_restore - 1
+    else:
+        first = ops.zeros_like(ids_restore[:, :1])
+        ids_restore = ops.concat((first, first + 1, ids_restore + 1), 1)
     return _invert(ids_restore), ids_restore
 
 

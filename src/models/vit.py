@@ -3,7 +3,7 @@
 Shape letters: B images, T tokens with [CLS] first, N patches, C channels.
 """
 
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 from mindspore import Parameter, Tensor, jit, nn, ops
@@ -12,7 +12,7 @@ from mindspore.common.initializer import TruncatedNormal, initializer
 
 from src.config import ImageSize
 from src.models.layers import Block, PatchEmbed, dense
-from src.models.ops import choose_target, layer_norm, matmul
+from src.models.ops import choose_target, layer_norm, matmul, multiply
 from src.models.positions import resampling
 from src.models.router import TokenRouter
 from src.schedules import Geometry, Plan, parse, resolve
@@ -46,6 +46,8 @@ class SkipViT(nn.Cell):
         position_grid: Rows and columns of `pos_embed`, which is resampled where the images' grid is another; None: they
             are the same.
         auto_prefix: False for parts that have their parameters' names already.
+        dist_token, head_dist: The distillation token after [CLS] and the head that reads it, in a distilled model. The
+            logits are the mean of both heads', in training too: there is no teacher that one of them would learn from.
     """
 
     def __init__(
@@ -61,6 +63,8 @@ class SkipViT(nn.Cell):
         plan: Plan,
         position_grid: Optional[tuple[int, int]] = None,
         auto_prefix: bool = True,
+        dist_token: Optional[Parameter] = None,
+        head_dist: Optional[nn.Dense] = None,
     ) -> None:
         super().__init__(auto_prefix=auto_prefix)
         self.patch_embed = patch_embed
@@ -70,6 +74,8 @@ class SkipViT(nn.Cell):
         self.blocks = blocks
         self.norm = norm
         self.head = head
+        self.dist_token = dist_token
+        self.head_dist: Any = head_dist  # None where `distilled` is false
         self.geometry = geometry
         self.grid = geometry.grid
         self.position_grid = position_grid or self.grid
@@ -78,6 +84,7 @@ class SkipViT(nn.Cell):
         self.plan = plan
         self.depth = geometry.depth
         self.has_cls = cls_token is not None
+        self.distilled = dist_token is not None
         self.drop_path_rates = [block.drop_path_rate for block in blocks]
         self.router = TokenRouter(plan)
 
@@ -119,7 +126,7 @@ class SkipViT(nn.Cell):
         Scores are the [CLS] token's attention, or where there is none the attention that tokens receive.
         """
         x, _, all_scores, all_ids = self.encode(images, drop_path_scale, random_scores)
-        return self.head(self.pool(x)), all_scores, all_ids
+        return self.classify(x), all_scores, all_ids
 
     def encode(
         self, images: Tensor, drop_path_scale: Optional[Tensor] = None, random_scores: Optional[tuple] = None
@@ -140,8 +147,11 @@ class SkipViT(nn.Cell):
         return self.norm(x), skipped, all_scores, all_ids
 
     def embed(self, images: Tensor) -> Tensor:
-        """Embed images [B, I, H, W] as [CLS], if there is one, and patch tokens with positions, [B, T, C]."""
+        """Embed images [B, I, H, W] as the prefix, if there is one, and patch tokens with positions, [B, T, C]."""
         x = self.patch_embed(images, self.grid)
+        if self.distilled:
+            dist = ops.broadcast_to(ops.cast(self.dist_token, x.dtype), (x.shape[0], 1, x.shape[2]))
+            x = ops.concat((dist, x), 1)
         if self.has_cls:
             cls = ops.broadcast_to(ops.cast(self.cls_token, x.dtype), (x.shape[0], 1, x.shape[2]))
             x = ops.concat((cls, x), 1)
@@ -153,6 +163,11 @@ class SkipViT(nn.Cell):
             return self.pos_embed
         _, tokens, channels = self.pos_embed.shape
         return ops.reshape(matmul(self.resampling, ops.reshape(self.pos_embed, (tokens, channels))), (1, -1, channels))
+
+    def classify(self, x: Tensor) -> Tensor:
+        """Return the logits [B, classes] of tokens [B, T, C]."""
+        logits = self.head(self.pool(x))
+        return multiply(logits + self.head_dist(x[:, 1]), 0.5) if self.distilled else logits
 
     def pool(self, x: Tensor) -> Tensor:
         """Return what the head reads of tokens [B, T, C]: [CLS], or the mean of those that are there, [B, C]."""
@@ -171,7 +186,8 @@ class SkipViT(nn.Cell):
         geometry = self.geometry if image_size is None else self.geometry.at(image_size)
         return SkipViT(
             self.patch_embed, self.cls_token, self.pos_embed, self.pos_drop, self.blocks, self.norm, self.head,
-            geometry, resolve(parse(tokens), geometry), self.position_grid, auto_prefix=False,
+            geometry, resolve(parse(tokens), geometry), self.position_grid, False,
+            self.dist_token, self.head_dist,
         )  # fmt: skip
 
     def sample(self, images: int, *seed: int) -> RandomInputs:
@@ -201,7 +217,7 @@ class SkipViT(nn.Cell):
 
     def no_weight_decay(self) -> set[str]:
         """Return the names that MindCV's `create_optimizer` exempts from weight decay, as timm does."""
-        return {"cls_token", "pos_embed"}
+        return {"cls_token", "dist_token", "pos_embed"}
 
 
 def build(
@@ -215,6 +231,8 @@ def build(
     num_classes: int = 1000,
     in_channels: int = 3,
     pool: str = "cls",
+    distilled: bool = False,
+    distilled_score: str = "cls",
     drop_rate: float = 0.0,
     drop_path_rate: float = 0.0,
     act: str = "gelu_tanh",
@@ -228,6 +246,8 @@ def build(
         image_size: Pixels, of a square's side or (height, width).
         patch_size: Pixels of a patch's side.
         pool: `cls`, or `avg` for a model without a [CLS] token whose head reads the mean of all tokens.
+        distilled: Whether there is a distillation token, with a head of its own (DeiT).
+        distilled_score: `cls`, or `mean` for [CLS] scores that are the mean of the [CLS] and distillation tokens'.
         drop_rate: Dropout after position embedding, projection and MLP layers.
         drop_path_rate: Stochastic depth of the last block, rising linearly from 0 (arXiv 1603.09382).
         act: `gelu_tanh` or `gelu_erf`.
@@ -238,21 +258,33 @@ def build(
         UserError: Sizes that do not fit together, an unknown `act`, `pool` or `target`, a refused spec.
     """
     geometry = Geometry.from_sizes(
-        image_size, patch_size, embed_dim, depth, num_heads, mlp_ratio, num_classes, in_channels, align_tokens, pool
-    )
-    plan, target = resolve(parse(tokens), geometry), choose_target(target)
+        image_size, patch_size, embed_dim, depth, num_heads, mlp_ratio, num_classes, in_channels, align_tokens, pool,
+        distilled, distilled_score,
+    )  # fmt: skip
+    return _assemble(
+        geometry, resolve(parse(tokens), geometry), drop_rate, drop_path_rate, act, choose_target(target)
+    )  # fmt: skip
+
+
+def _assemble(
+    geometry: Geometry, plan: Plan, drop_rate: float, drop_path_rate: float, act: str, target: str
+) -> SkipViT:
+    """Make the parts of a network, with new weights; arguments as of `build`."""
+    dim, depth, prefix = geometry.embed_dim, geometry.depth, geometry.prefix_tokens
     rates = [drop_path_rate * i / max(depth - 1, 1) for i in range(depth)]
-    prefix = geometry.prefix_tokens
+    block_sizes = (dim, geometry.num_heads, geometry.mlp_dim, act, drop_rate)
     return SkipViT(
-        PatchEmbed(patch_size, in_channels, embed_dim),
-        cls_token=_token_weights("cls_token", prefix, embed_dim) if prefix else None,
-        pos_embed=_token_weights("pos_embed", prefix + geometry.num_patches, embed_dim),
+        PatchEmbed(geometry.patch_size, geometry.in_channels, dim),
+        cls_token=_token_weights("cls_token", 1, dim) if prefix else None,
+        pos_embed=_token_weights("pos_embed", prefix + geometry.num_patches, dim),
         pos_drop=nn.Dropout(p=drop_rate) if drop_rate else nn.Identity(),
-        blocks=nn.CellList([Block(embed_dim, num_heads, geometry.mlp_dim, act, drop_rate, r, target) for r in rates]),
-        norm=layer_norm(embed_dim, target),
-        head=dense(embed_dim, num_classes),
+        blocks=nn.CellList([Block(*block_sizes, rate, target, geometry.score_rows) for rate in rates]),
+        norm=layer_norm(dim, target),
+        head=dense(dim, geometry.num_classes),
         geometry=geometry,
         plan=plan,
+        dist_token=_token_weights("dist_token", 1, dim) if geometry.distilled else None,
+        head_dist=dense(dim, geometry.num_classes) if geometry.distilled else None,
     )
 
 

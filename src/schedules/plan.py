@@ -13,6 +13,7 @@ from src.schedules.notation import Route, Schedule, refusal
 from src.schedules.rankings import BY_CLS, FIXED, RANKINGS, fixed_positions
 
 POOLS = ("cls", "avg")
+DISTILLED_SCORES = {"cls": 1, "mean": 2}
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Geometry:
         mlp_dim: Hidden channels of the MLP.
         align_tokens: Every drop leaves a multiple of so many tokens, [CLS] and fused token included.
         pool: What the head reads: `cls`, the [CLS] token, or `avg`, the mean of all tokens of a model without one.
+        distilled: Whether a distillation token follows the [CLS] token, with a head of its own (arXiv 2012.12877).
+        score_rows: Tokens whose attention makes the [CLS] scores: the [CLS] token, or it and the distillation token.
     """
 
     grid: tuple[int, int]
@@ -37,11 +40,18 @@ class Geometry:
     in_channels: int = 3
     align_tokens: int = 1
     pool: str = "cls"
+    distilled: bool = False
+    score_rows: int = 1
 
     @property
     def prefix_tokens(self) -> int:
         """Tokens before the patches, which never leave."""
-        return 1 if self.pool == "cls" else 0
+        return 1 + self.distilled if self.pool == "cls" else 0
+
+    @property
+    def classifiers(self) -> int:
+        """Classifiers, whose logits are averaged."""
+        return 1 + self.distilled
 
     @property
     def num_patches(self) -> int:
@@ -57,7 +67,7 @@ class Geometry:
         dim, hidden = self.embed_dim, self.mlp_dim
         block = 4 * dim + (dim + 1) * 3 * dim + (dim + 1) * dim + (dim + 1) * hidden + (hidden + 1) * dim
         ends = (self.patch_dim + 1) * dim + (2 * self.prefix_tokens + self.num_patches) * dim + 2 * dim
-        ends += (dim + 1) * self.num_classes
+        ends += self.classifiers * (dim + 1) * self.num_classes
         return ends + self.depth * block
 
     def at(self, image_size: ImageSize) -> "Geometry":
@@ -76,12 +86,13 @@ class Geometry:
             UserError: The model is unknown, or sizes do not fit together.
         """
         sizes = sizes_of(config.name)
-        sizes.update({name: value for name in sizes if (value := getattr(config, name)) is not None})
+        sizes.update({name: value for name in sizes if (value := getattr(config, name, None)) is not None})
         classes = config.num_classes or IMAGENET_CLASSES
         return cls.from_sizes(
             image_size=config.image_size, num_classes=classes, align_tokens=config.align_tokens,
             patch_size=int(sizes["patch_size"]), embed_dim=int(sizes["embed_dim"]), depth=int(sizes["depth"]),
             num_heads=int(sizes["num_heads"]), mlp_ratio=sizes["mlp_ratio"], pool=config.pool,
+            distilled=bool(sizes["distilled"]), distilled_score=config.distilled_score,
         )  # fmt: skip
 
     @classmethod
@@ -97,6 +108,8 @@ class Geometry:
         in_channels: int = 3,
         align_tokens: int = 1,
         pool: str = "cls",
+        distilled: bool = False,
+        distilled_score: str = "cls",
     ) -> "Geometry":
         """Return the geometry of a model's keyword arguments.
 
@@ -111,7 +124,11 @@ class Geometry:
             raise UserError(f"model.mlp_ratio {mlp_ratio:g} leaves no channel in the MLP of width {embed_dim}")
         if pool not in POOLS:
             raise UserError(f"model.pool {pool!r} is unknown; choose one of {', '.join(POOLS)}")
-        return cls(grid, patch_size, embed_dim, depth, num_heads, mlp_dim, num_classes, in_channels, align_tokens, pool)
+        score_rows = _score_rows(distilled_score, distilled, pool)
+        return cls(
+            grid, patch_size, embed_dim, depth, num_heads, mlp_dim, num_classes, in_channels, align_tokens, pool,
+            distilled, score_rows,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -140,6 +157,20 @@ class Drop:
         return self.keep + self.fused
 
 
+def _score_rows(distilled_score: str, distilled: bool, pool: str) -> int:
+    if distilled_score not in DISTILLED_SCORES:
+        known = ", ".join(DISTILLED_SCORES)
+        raise UserError(f"model.distilled_score {distilled_score!r} is unknown; choose one of {known}")
+    if distilled and pool != "cls":
+        raise UserError(f"model.pool {pool}: a distilled model's heads read their own tokens; leave it at cls")
+    if distilled_score == "mean" and not distilled:
+        raise UserError(
+            "model.distilled_score mean: the model has no distillation token; leave it at cls, or choose a distilled"
+            " model.name"
+        )
+    return DISTILLED_SCORES[distilled_score]
+
+
 def _grid(image_size: ImageSize, patch_size: int, name: str) -> tuple[int, int]:
     height, width = sides(image_size)
     if height % patch_size or width % patch_size or min(height, width) < patch_size:
@@ -156,7 +187,7 @@ class Plan:
 
     Attributes:
         num_patches: Patch tokens of the image.
-        prefix: Tokens before the patches, which never leave: 1 for [CLS].
+        prefix: Tokens before the patches, which never leave: [CLS], and the distillation token where there is one.
         drops: The drop in this block; None where nothing is dropped.
         rejoins: Whether the skipped tokens return before this block.
         tokens_in: Tokens that enter the block's attention, those of the prefix included.
@@ -271,4 +302,5 @@ def _count_macs(geometry: Geometry, tokens_in: Sequence[int], tokens_out: Sequen
     dim = geometry.embed_dim
     attention = sum(4 * t * dim * dim + 2 * t * t * dim for t in tokens_in)
     mlp = sum(2 * t * dim * geometry.mlp_dim for t in tokens_out)
-    return geometry.num_patches * geometry.patch_dim * dim + attention + mlp + dim * geometry.num_classes
+    heads = geometry.classifiers * dim * geometry.num_classes
+    return geometry.num_patches * geometry.patch_dim * dim + attention + mlp + heads

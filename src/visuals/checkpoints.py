@@ -13,7 +13,7 @@ from src.runtime import device
 from src.weights import Checkpoint, read_checkpoint
 
 SIGHT = (  # keys that decide which pixels a network sees
-    "model.image_size", "data.name", "data.mean", "data.std", "data.interpolation", "data.crop_pct",
+    "model.image_size", "data.name", "data.mean", "data.std", "data.interpolation", "data.resize", "data.crop_pct",
 )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from src.config import Config, dump
 from src.errors import RunError, UserError, short_message
 from src.files import set_mode, written_whole
 from src.runtime.environment import memory
-from src.weights import mindspore_file
+from src.weights import google, mindspore_file, numpy_file, pytorch_file
 from src.weights.mindspore_file import DamagedError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ CONFIG, CLASSES, EPOCH = "config", "classes", "epoch"
 NETWORK, OPTIMIZER, SCALER, PROGRESS = "network.", "optimizer.", "scaler.", "reached."
 AVERAGE, AVERAGE_STEPS = "ema.", "ema_steps"
 LONGEST = {CONFIG: 2**16, CLASSES: 2**24}  # bytes of a text
+SUFFIXES = (".ckpt", ".safetensors", ".pth", ".pt", ".npz")
 SAFETENSORS_TYPES = ("F16", "F32", "F64", "I32", "I64", "U8")
 
 
@@ -98,6 +99,27 @@ def write_state(
     _write(path, arrays, config, classes, previous)
 
 
+def write_timm(path: Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str, str]) -> None:
+    """Write weights by timm's names as a safetensors file.
+
+    Args:
+        facts: What is said of them in the file's header.
+
+    Raises:
+        RunError: The file cannot be written; what was there is still whole.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    try:
+        with written_whole(path) as partial:
+            save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, partial, dict(facts))
+            set_mode(partial, 0o644)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or short_message(error)
+        raise RunError(f"checkpoint {path} cannot be written: {reason}; what was saved before is whole") from error
+
+
 def read_state(path: Path) -> SavedState:
     """Read the state that `write_state` wrote.
 
@@ -111,22 +133,29 @@ def read_state(path: Path) -> SavedState:
     return SavedState(arrays, progress, classes)
 
 
-def read_arrays(path: Union[str, Path]) -> Arrays:
-    """Read the names and arrays of a safetensors file or a MindSpore checkpoint; neither is trusted.
+def read_arrays(path: Union[str, Path], part: str = "") -> Arrays:
+    """Read the names and arrays of a checkpoint of MindSpore or PyTorch, a safetensors file, or Google's .npz.
+
+    None is trusted. Google's names become timm's.
+
+    Args:
+        part: Of a training's checkpoint of PyTorch, what to read, such as `model_ema`; by default the weights.
 
     Raises:
-        UserError: The file is missing, cannot be read, or is neither.
+        UserError: The file is missing, cannot be read, or is none of these.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist; name one with --ckpt FILE")
-    if path.suffix not in (".ckpt", ".safetensors"):
-        raise UserError(f"checkpoint {path} must end in .ckpt or .safetensors")
+    if path.suffix not in SUFFIXES:
+        raise UserError(f"checkpoint {path} must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
     size = path.stat().st_size
     if size > memory() / 2:
         raise UserError(f"checkpoint {path} has {size / 2**30:.1f} GB, too much for this machine; use another file")
     try:
-        return _read_safetensors(path) if path.suffix == ".safetensors" else _read_mindspore(path)
+        arrays = _read(path, part)
+        _check_texts(arrays)
+        return arrays
     except OSError as error:
         raise UserError(f"checkpoint {path} cannot be read: {error.strerror or error}; use another file") from error
     except DamagedError as error:
@@ -134,13 +163,13 @@ def read_arrays(path: Union[str, Path]) -> Arrays:
         raise UserError(f"checkpoint {path} is damaged, or no checkpoint: {reason}; use another file") from error
 
 
-def read_weights(path: Union[str, Path]) -> SavedWeights:
-    """Read what a checkpoint of either kind, or a stranger's file, holds to evaluate.
+def read_weights(path: Union[str, Path], part: str = "") -> SavedWeights:
+    """Read what a checkpoint of either kind, or a stranger's file, holds to evaluate; as `read_arrays`.
 
     Raises:
         UserError: The file is missing or is neither.
     """
-    arrays = read_arrays(path)
+    arrays = read_arrays(path, part)
     config = arrays[CONFIG].tobytes().decode() if CONFIG in arrays else None
     epoch = arrays.get(EPOCH)
     number = int(epoch) if epoch is not None and epoch.shape == () and epoch.dtype == np.int64 else None
@@ -153,14 +182,28 @@ def read_weights(path: Union[str, Path]) -> SavedWeights:
     return SavedWeights(weights, config, _lines(arrays), number)
 
 
+def _read(path: Path, part: str) -> Arrays:
+    if path.suffix in (".pth", ".pt"):
+        return pytorch_file.read(path, part)
+    if part:
+        raise UserError(f"checkpoint {path}: only .pth and .pt have parts such as {part}")
+    if path.suffix == ".npz":
+        arrays = numpy_file.read(path)
+        return google.to_timm(arrays) if google.is_google(arrays) else arrays
+    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_mindspore(path)
+
+
 def _read_mindspore(path: Path) -> Arrays:
     arrays, has_checksum = mindspore_file.parse(path.read_bytes())
     if not has_checksum and any(name.startswith((CONFIG, NETWORK, PROGRESS)) for name in arrays):
         raise DamagedError("its checksum is missing")  # other writers' files may be without
+    return arrays
+
+
+def _check_texts(arrays: Arrays) -> None:
     for name, longest in LONGEST.items():
         if name in arrays and not _is_text(arrays[name], longest):
             raise DamagedError(f"its {name} is not text of at most {longest} bytes")
-    return arrays
 
 
 def _lines(arrays: Arrays) -> tuple[str, ...]:
@@ -187,7 +230,9 @@ def _read_safetensors(path: Path) -> Arrays:
                 mindspore_file.check_array(name, tuple(entry.get_shape()))
                 if entry.get_dtype() not in SAFETENSORS_TYPES:
                     raise DamagedError(f"{name} is not of a type among {', '.join(SAFETENSORS_TYPES)}")
-            return {name: file.get_tensor(name) for name in names}
+            texts = {name: text for name, text in (file.metadata() or {}).items() if name in LONGEST and text}
+            arrays = {name: file.get_tensor(name) for name in names}
+        return {**arrays, **{name: np.frombuffer(text.encode(), np.uint8) for name, text in texts.items()}}
     except (SafetensorError, ValueError, TypeError, RuntimeError) as error:
         raise DamagedError(short_message(error)) from error
 

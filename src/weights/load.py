@@ -1,5 +1,6 @@
 """Load checkpoints into networks."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,10 +8,10 @@ from typing import TYPE_CHECKING, Optional, Union
 
 import numpy as np
 
-from src.config import Config, with_classes
+from src.config import Config, format_override, parse, with_classes
 from src.errors import UserError, first_few
 from src.schedules import Geometry
-from src.weights.files import read_arrays, read_weights
+from src.weights.files import read_weights
 from src.weights.timm import from_timm
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 
 MOST_TIMES_LARGER = 16
+PIXELS = ("mean", "std", "interpolation", "resize")  # keys of data that decide what a network sees of an image
+WARNING = "checkpoint %s was trained on other pixels than it is shown here: it expects %s"
+log = logging.getLogger("skipvit")
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,21 @@ class Checkpoint:
             )
         return config
 
+    def warn_of_pixels(self, config: Config) -> None:
+        """Log what images the weights expect, where the configuration prepares others."""
+        try:
+            told = parse(self.config, str(self.path)).data if self.config else None
+        except UserError:  # of another release
+            return
+        if told is None:
+            if self.path.suffix != ".ckpt" and config.data.resize != "pil":
+                log.warning(WARNING, self.path, "data.resize=pil, as weights of PyTorch do")
+            return
+        differing = [key for key in PIXELS if getattr(told, key) != getattr(config.data, key)]
+        if differing:
+            expected = " ".join(format_override(f"data.{key}", getattr(told, key)) for key in differing)
+            log.warning(WARNING, self.path, expected)
+
     def load_into(self, net: "nn.Cell") -> None:
         """Set a network's weights.
 
@@ -73,12 +92,57 @@ def read_checkpoint(path: Union[str, Path]) -> Checkpoint:
 
 
 def load_timm(net: "nn.Cell", path: Union[str, Path]) -> None:
-    """Load a timm/DeiT safetensors file, or a MindSpore checkpoint with timm's names, into a network.
+    """Load a file with timm's names into a network, of any kind that `src.weights.files.read_arrays` reads.
 
     Raises:
         UserError: The file is missing or unreadable, or names are missing, extra or misshapen.
     """
-    assign(net, from_timm(read_arrays(path)), path)
+    read_checkpoint(path).load_into(net)
+
+
+def shapes_of(geometry: Geometry) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each weight of a model, by our names."""
+    dim, hidden = geometry.embed_dim, geometry.mlp_dim
+    tokens, prefix = ["cls_token", "dist_token"][: geometry.prefix_tokens], geometry.prefix_tokens
+    layers = {"patch_embed.proj": (dim, geometry.patch_dim)}
+    norms = ["norm"]
+    for i in range(geometry.depth):
+        layers[f"blocks.{i}.attn.qkv"], layers[f"blocks.{i}.attn.proj"] = (3 * dim, dim), (dim, dim)
+        layers[f"blocks.{i}.mlp.fc1"], layers[f"blocks.{i}.mlp.fc2"] = (hidden, dim), (dim, hidden)
+        norms += [f"blocks.{i}.norm1", f"blocks.{i}.norm2"]
+    for name in ["head", "head_dist"][: geometry.classifiers]:
+        layers[name] = (geometry.num_classes, dim)
+    return {
+        **dict.fromkeys(tokens, (1, 1, dim)),
+        "pos_embed": (1, prefix + geometry.num_patches, dim),
+        **{f"{name}.weight": shape for name, shape in layers.items()},
+        **{f"{name}.bias": shape[:1] for name, shape in layers.items()},
+        **{f"{name}.{part}": (dim,) for name in norms for part in ("gamma", "beta")},
+    }
+
+
+def check_fit(arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], path: Union[str, Path]) -> None:
+    """Refuse arrays that are not those of a model.
+
+    Raises:
+        UserError: Names are missing, extra, misshapen or no floats.
+    """
+    problems = [f"{kind}: {first_few(names)}" for kind, names in misfits(arrays, shapes).items() if names]
+    if problems:
+        raise UserError(f"checkpoint {path} does not fit the model; {'; '.join(problems)}")
+
+
+def misfits(arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, list[str]]:
+    """Return all names that do not fit a model, by what is wrong with them."""
+    missing = sorted(shapes.keys() - arrays.keys())
+    extra = sorted(arrays.keys() - shapes.keys())
+    misshapen = [
+        f"{name} {list(arrays[name].shape)} for {list(shape)}"
+        for name, shape in shapes.items()
+        if name in arrays and arrays[name].shape != shape
+    ]
+    mistyped = [f"{name} {array.dtype}" for name, array in arrays.items() if array.dtype.kind != "f"]
+    return {"missing": missing, "extra": extra, "other shape": misshapen, "no float": mistyped}
 
 
 def assign(net: "nn.Cell", arrays: Mapping[str, np.ndarray], path: Union[str, Path]) -> None:
@@ -90,17 +154,6 @@ def assign(net: "nn.Cell", arrays: Mapping[str, np.ndarray], path: Union[str, Pa
     from mindspore import Tensor
 
     parameters = {parameter.name: parameter for parameter in net.get_parameters()}
-    missing = sorted(parameters.keys() - arrays.keys())
-    extra = sorted(arrays.keys() - parameters.keys())
-    misshapen = [
-        f"{name} {list(arrays[name].shape)} for {list(parameter.shape)}"
-        for name, parameter in parameters.items()
-        if name in arrays and arrays[name].shape != tuple(parameter.shape)
-    ]
-    mistyped = [f"{name} {array.dtype}" for name, array in arrays.items() if array.dtype.kind != "f"]
-    kinds = {"missing": missing, "extra": extra, "other shape": misshapen, "no float": mistyped}
-    problems = [f"{kind}: {first_few(names)}" for kind, names in kinds.items() if names]
-    if problems:
-        raise UserError(f"checkpoint {path} does not fit the model; {'; '.join(problems)}")
+    check_fit(arrays, {name: tuple(parameter.shape) for name, parameter in parameters.items()}, path)
     for name, parameter in parameters.items():
         parameter.set_data(Tensor(arrays[name], parameter.dtype))

@@ -126,7 +126,12 @@ def _join(content: bytes, pieces: list[_Entry]) -> np.ndarray:
         whole[filled : filled + end - start] = memoryview(content)[start:end]
         filled += end - start
     array = np.frombuffer(whole, dtype).reshape(first.shape)
-    return (array.astype("<u4") << 16).view("<f4") if first.type == "BFloat16" else array
+    return bfloat16_to_float32(array) if first.type == "BFloat16" else array
+
+
+def bfloat16_to_float32(array: np.ndarray) -> np.ndarray:
+    """Return uint16 [...] that holds bfloat16 as the float32 [...] of the same values."""
+    return (array.astype("<u4") << 16).view("<f4")
 
 
 def _text(content: bytes, span: Span) -> str:

@@ -6,12 +6,15 @@ import re
 import numpy as np
 
 
-def random_weights(seed, dim=24, depth=12, patch_dim=48, patches=16, classes=5, hidden=96):
+def random_weights(seed, dim=24, depth=12, patch_dim=48, patches=16, classes=5, hidden=96, distilled=False):
     """Weights of a small ViT under timm's names; large enough that attention differs from token to token."""
     random = np.random.RandomState(seed)
     shapes = {"cls_token": (1, 1, dim), "pos_embed": (1, 1 + patches, dim), "patch_embed.proj.weight": (dim, patch_dim),
               "patch_embed.proj.bias": (dim,), "norm.weight": (dim,), "norm.bias": (dim,),
               "head.weight": (classes, dim), "head.bias": (classes,)}  # fmt: skip
+    if distilled:
+        shapes |= {"pos_embed": (1, 2 + patches, dim), "dist_token": (1, 1, dim),
+                   "head_dist.weight": (classes, dim), "head_dist.bias": (classes,)}  # fmt: skip
     for i in range(depth):
         for name, shape in (("norm1", (dim,)), ("attn.qkv", (3 * dim, dim)), ("attn.proj", (dim, dim)),
                             ("norm2", (dim,)), ("mlp.fc1", (hidden, dim)), ("mlp.fc2", (dim, hidden))):  # fmt: skip
@@ -24,27 +27,28 @@ def random_weights(seed, dim=24, depth=12, patch_dim=48, patches=16, classes=5, 
     return weights
 
 
-def forward(weights, images, spec, heads=4, patch=4, act="erf", random_scores=()):
+def forward(weights, images, spec, heads=4, patch=4, act="erf", random_scores=(), rows=1):
     """Logits [B, classes], and {block of the drop: original places kept, ascending [B, keep]}.
 
-    `random_scores` are what random drops rank by, [B, tokens] each, in the order of the drops.
+    `random_scores` are what random drops rank by, [B, tokens] each, in the order of the drops; [CLS] scores are the
+    mean attention of the first `rows` tokens.
     """
     drops, _ = read_spec(spec)
     logits, kept = [], {block: [] for block in sorted(drops)}
     for number, image in enumerate(images.astype(np.float64)):
         drawn = [scores[number] for scores in random_scores]
-        result, stayed = forward_one(weights, image, spec, heads, patch, act, drawn)
+        result, stayed = forward_one(weights, image, spec, heads, patch, act, drawn, rows)
         logits.append(result)
         for block, places in stayed.items():
             kept[block].append(places)
     return np.stack(logits), {block: np.array(rows) for block, rows in kept.items()}
 
 
-def forward_one(weights, image, spec, heads, patch, act, drawn):
+def forward_one(weights, image, spec, heads, patch, act, drawn, rows):
     """Logits of one image, and the places that each drop keeps."""
     depth = 1 + max(int(m[1]) for m in map(re.compile(r"blocks\.(\d+)\.").match, weights) if m)
     drops, returns = read_spec(spec)
-    tokens = embed(weights, image, patch)  # a list of (place, vector); -1 is [CLS]
+    tokens = embed(weights, image, patch)  # a list of (place, vector); below 0 is the prefix
     waiting, kept, drawn = {}, {}, iter(drawn)
     patches = sum(place >= 0 for place, _ in tokens)
 
@@ -56,7 +60,7 @@ def forward_one(weights, image, spec, heads, patch, act, drawn):
         if ranking == "random":
             worth = next(drawn)
         else:
-            worth = worth_of(ranking, matrix, weights_of_heads, places, keep, image.shape[1:], patch)
+            worth = worth_of(ranking, matrix, weights_of_heads, places, keep, image.shape[1:], patch, rows)
         best = sorted(here, key=lambda j: (-worth[j], j))
         stay, leave = sorted(best[:keep]), sorted(best[keep:])
         kept[block] = sorted(places[j] for j in stay)
@@ -64,7 +68,7 @@ def forward_one(weights, image, spec, heads, patch, act, drawn):
         if not fused:
             waiting.update({tokens[j][0]: tokens[j][1] for j in leave})
         elif leave:
-            scores = weights_of_heads.mean(0)[0]
+            scores = weights_of_heads.mean(0)[:rows].mean(0)
             rest.append((patches + len(kept) - 1, sum(scores[j] * tokens[j][1] for j in leave)))
         return rest
 
@@ -87,16 +91,17 @@ def forward_one(weights, image, spec, heads, patch, act, drawn):
         tokens = [(place, row) for (place, _), row in zip(tokens, matrix)]
     normed = norm(np.stack([vector for _, vector in tokens]), weights["norm.weight"], weights["norm.bias"])
     read = normed[0] if "cls_token" in weights else normed.mean(0)
-    return read @ weights["head.weight"].T + weights["head.bias"], kept
+    logits = read @ weights["head.weight"].T + weights["head.bias"]
+    if "dist_token" in weights:
+        logits = (logits + normed[1] @ weights["head_dist.weight"].T + weights["head_dist.bias"]) / 2
+    return logits, kept
 
 
-def worth_of(ranking, matrix, heads, places, keep, size, patch):
-    """What the tokens are ranked by; the highest stay. `heads` is attention [heads, from, to]; place -1 is [CLS]."""
+def worth_of(ranking, matrix, heads, places, keep, size, patch, score_rows):
+    """What the tokens are ranked by; the highest stay. `heads` is attention [heads, from, to]."""
     rows, columns = (side // patch for side in size)
-    if ranking == "cls":
-        return heads.mean(0)[0]
-    if ranking == "lowest":
-        return -heads.mean(0)[0]
+    if ranking in ("cls", "lowest"):
+        return heads.mean(0)[:score_rows].mean(0) * (1 if ranking == "cls" else -1)
     if ranking == "norm":
         return np.sqrt((matrix**2).sum(1))
     if ranking == "received":
@@ -132,7 +137,7 @@ def embed(weights, image, patch):
     kernel = weights["patch_embed.proj.weight"]
     kernel = kernel.reshape(len(kernel), -1)
     rows, columns = image.shape[1] // patch, image.shape[2] // patch
-    vectors = [weights["cls_token"][0, 0]] if "cls_token" in weights else []
+    vectors = [weights[name][0, 0] for name in ("cls_token", "dist_token") if name in weights]
     prefix = len(vectors)
     for r in range(rows):
         for c in range(columns):

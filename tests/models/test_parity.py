@@ -31,6 +31,34 @@ def case(tmp_path_factory):
     return {name: weight.astype(np.float64) for name, weight in stored.items()}, path, images
 
 
+@pytest.mark.parametrize(
+    ("spec", "score"),
+    [
+        ("4,7,10(30%,30%,30%)+fused", "mean"),
+        pytest.param("4,7(30%,30%)+10", "cls", marks=pytest.mark.slow),
+        pytest.param("4,7(30%,30%)+10", "mean", marks=pytest.mark.slow),
+        pytest.param("none", "cls", marks=pytest.mark.slow),
+    ],
+)
+def test_a_distilled_model(tmp_path, spec, score):
+    """Two tokens that never leave, two heads, and a ranking by one row of attention or by both."""
+    weights, rows = reference.random_weights(0, distilled=True), {"cls": 1, "mean": 2}
+    stored = {name: weight.astype(np.float32) for name, weight in weights.items()}
+    save_file(stored, tmp_path / "distilled.safetensors")
+    weights = {name: weight.astype(np.float64) for name, weight in stored.items()}
+    images = np.random.RandomState(1).standard_normal((2, 3, 16, 16)).astype(np.float32)
+    name = "skipvit_s_distilled_16_224"
+    net = mindcv.create_model(name, tokens=spec, act="gelu_erf", distilled_score=score, **SIZES).set_train(False)
+    load_timm(net, tmp_path / "distilled.safetensors")
+    logits, kept = reference.forward(weights, images, spec, rows=rows[score])
+    assert np.abs(net(Tensor(images)).asnumpy() - logits).max() < 2e-4
+    traced = trace_tokens(net, Tensor(images))
+    assert all((places == kept[block]).all() for block, places in traced.items())
+    if spec != "none":
+        _, by_other = reference.forward(weights, images, spec, rows=3 - rows[score])
+        assert not all((places == by_other[block]).all() for block, places in traced.items())
+
+
 def network(path, spec, act="gelu_erf"):
     net = mindcv.create_model("skipvit_s_16_224", tokens=spec, act=act, **SIZES)
     load_timm(net, path)

@@ -13,7 +13,22 @@ from src.schedules import Geometry
 from src.training.loss import Loss
 from tests.schedules.test_notation import TABLE1
 
-PARAMETERS = {"skipvit_ti_16_224": 5_717_416, "skipvit_s_16_224": 22_050_664, "skipvit_b_16_224": 86_567_656}
+PARAMETERS = {
+    "skipvit_ti_16_224": 5_717_416, "skipvit_s_16_224": 22_050_664, "skipvit_b_16_224": 86_567_656,
+    "skipvit_l_16_224": 304_326_632, "skipvit_b_32_224": 88_224_232, "skipvit_l_32_224": 306_535_400,
+    "skipvit_ti_distilled_16_224": 5_910_800, "skipvit_s_distilled_16_224": 22_436_432,
+    "skipvit_b_distilled_16_224": 87_338_192,
+}  # fmt: skip
+AT_SIZES = {  # parameters at other image sizes
+    ("ti", 288): 5_741_992, ("ti", 304): 5_749_096, ("ti", 384): 5_790_376,
+    ("ti_distilled", 288): 5_935_376, ("ti_distilled", 304): 5_942_480, ("ti_distilled", 384): 5_983_760,
+    ("s", 256): 22_073_704, ("s", 272): 22_086_376, ("s", 288): 22_099_816, ("s", 304): 22_114_024,
+    ("s", 384): 22_196_584, ("s_distilled", 288): 22_485_584, ("s_distilled", 304): 22_499_792,
+    ("s_distilled", 384): 22_582_352, ("b", 288): 86_665_960, ("b", 304): 86_694_376, ("b", 384): 86_859_496,
+    ("b_distilled", 288): 87_436_496, ("b_distilled", 304): 87_464_912, ("b_distilled", 384): 87_630_032,
+    ("l", 288): 304_457_704, ("l", 384): 304_715_752,
+}  # fmt: skip
+LARGE = ("skipvit_l_16_224", "skipvit_l_32_224", "skipvit_b_32_224", "skipvit_b_distilled_16_224")
 SMALL = {"image_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 12, "num_heads": 4, "num_classes": 5}
 SPECS = ["none", "6(55%)+11", "4,7(30%,30%)+10", "6(45%)+fused", "4,7,10(30%,30%,30%)+fused", "6(55%)"]
 
@@ -31,9 +46,17 @@ def test_every_registered_variant_is_pinned():
     assert set(mindcv.list_models("skipvit_*")) == set(PARAMETERS)
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in PARAMETERS])
 def test_parameter_counts(name):
     assert sum(p.size for p in mindcv.create_model(name).get_parameters()) == PARAMETERS[name]
+
+
+def test_parameter_counts_at_other_image_sizes():
+    for (size, side), expected in AT_SIZES.items():
+        model = ModelConfig(name=f"skipvit_{size}_16_224", image_size=side)
+        assert Geometry.from_config(model).parameters == expected, (size, side)
+    for side, expected in ((288, 306_568_168), (384, 306_632_680)):
+        assert Geometry.from_config(ModelConfig(name="skipvit_l_32_224", image_size=side)).parameters == expected
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -144,6 +167,8 @@ def test_traced_places_are_what_the_schedule_says():
         ({"image_size": 2}, "not a multiple"),
         ({"num_heads": 5}, "num_heads"),
         ({"act": "relu"}, "gelu_tanh"),
+        ({"distilled_score": "mean"}, "no distillation token"),
+        ({"distilled": True, "pool": "avg"}, "leave it at cls"),
         ({"tokens": "6(99%)+13"}, "out of range"),
     ],
 )

@@ -1,0 +1,214 @@
+"""Take weights trained elsewhere to a checkpoint of ours with its configuration, and ours back to timm."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+
+from src.config import Config, dump, parse, side_text
+from src.config.files import Overrides
+from src.config.variants import VARIANTS, sizes_of
+from src.errors import UserError
+from src.schedules import Geometry, resolve
+from src.schedules import parse as parse_tokens
+from src.weights.files import read_weights, write_timm, write_weights
+from src.weights.load import check_fit, misfits, shapes_of
+from src.weights.timm import adapt_input_channels, from_timm, to_timm
+
+HEADS = ("head.", "head_dist.")
+HEAD_CHANNELS = 64  # of an attention head, in every model of the registry
+# what images the weights of each kind of file were trained on, as their own code prepares them, and their GELU
+PYTORCH: dict[str, object] = {"data.resize": "pil", "model.act": "gelu_erf"}
+GOOGLE: dict[str, object] = {
+    **PYTORCH, "data.mean": [0.5] * 3, "data.std": [0.5] * 3, "data.crop_pct": 0.9, "model.act": "gelu_tanh",
+}  # fmt: skip
+ORIGINS = {".npz": GOOGLE, ".pth": PYTORCH, ".pt": PYTORCH, ".safetensors": PYTORCH, ".ckpt": {}}
+TIMM_NAMES = {  # sizes of the registry whose name in timm is another than vit_{size}_patch{P}_224
+    "ti": "tiny", "s": "small", "b": "base", "l": "large",
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """Weights by our names, and the configuration of their model and its images.
+
+    Attributes:
+        in_channels: Channels of the images; our own data has 3.
+    """
+
+    arrays: dict[str, np.ndarray]
+    config: Config
+    classes: tuple[str, ...]
+    in_channels: int
+
+    @property
+    def geometry(self) -> Geometry:
+        return dataclasses.replace(Geometry.from_config(self.config.model), in_channels=self.in_channels)
+
+    def summary(self) -> list[str]:
+        """Return what a user should know of them, a line each."""
+        model, data, geometry = self.config.model, self.config.data, self.geometry
+        lines = [
+            f"{model.name}: {geometry.parameters:,} parameters, {side_text(model.image_size)} pixels,"
+            f" {geometry.num_classes} classes, {model.act}",
+            f"images: data.resize={data.resize} data.interpolation={data.interpolation} data.crop_pct={data.crop_pct:g}"
+            f" data.mean={list(data.mean)} data.std={list(data.std)}".replace(", ", ","),
+        ]
+        if self.in_channels != 3:
+            lines.append(
+                f"images of {self.in_channels} channels: for create_model(in_channels={self.in_channels}) alone"
+            )
+        return lines
+
+
+def read(
+    path: Path, overrides: Overrides, part: str, num_classes: Optional[int], in_channels: Optional[int]
+) -> Weights:
+    """Read weights of any kind, and make head and input fit if asked to.
+
+    Args:
+        overrides: Configuration of the model and its images where the file does not tell it, or tells another.
+        part: Of a training's checkpoint of PyTorch, what to read; by default the weights.
+        num_classes: Replace the heads by fresh ones of so many outputs, as timm does; None: leave them.
+        in_channels: Adapt the patch embedding to images of so many channels, as timm does; None: leave it.
+
+    Raises:
+        UserError: The file is missing, unreadable or damaged, or not of a model as the configuration says.
+    """
+    saved = read_weights(path, part)
+    channels = _channels(saved.arrays, path)
+    arrays = {name: array.astype(np.float32) if array.dtype.kind == "f" else array
+              for name, array in from_timm(saved.arrays).items()}  # fmt: skip
+    if num_classes is not None:
+        arrays = _with_heads(arrays, num_classes)
+    if saved.config is None:
+        told: dict[str, object] = {**ORIGINS[path.suffix], **_model(arrays, channels, path, overrides)}
+        config = parse("{}", str(path), {**told, **overrides})
+    else:
+        config = parse(saved.config, f"the configuration in {path}", {**_classes_of(arrays), **overrides})
+    weights = Weights(arrays, config, saved.classes if num_classes is None else (), channels)
+    shapes = shapes_of(weights.geometry)
+    for kind, names in misfits(arrays, shapes).items():
+        print("".join(f"{kind}: {name}\n" for name in names), end="")
+    check_fit(arrays, shapes, path)
+    resolve(parse_tokens(config.model.tokens), weights.geometry)
+    return weights if in_channels is None else _with_channels(weights, in_channels, path)
+
+
+def write(path: Path, weights: Weights) -> None:
+    """Write a checkpoint of ours (.ckpt), or a safetensors file that timm loads.
+
+    Raises:
+        RunError: It cannot be written.
+    """
+    if path.suffix == ".safetensors":
+        arrays = to_timm(weights.arrays, weights.geometry.patch_size)
+        write_timm(path, arrays, {"config": dump(weights.config), "classes": "\n".join(weights.classes)})
+        return
+    from mindspore import Tensor
+
+    arrays_ = {name: Tensor(array) for name, array in weights.arrays.items()}
+    write_weights(path, arrays_, weights.config, weights.classes)
+
+
+def timm_call(weights: Weights) -> str:
+    """Return the Python that makes timm's model of these weights."""
+    model, geometry = weights.config.model, weights.geometry
+    sizes, own = sizes_of(model.name), dataclasses.asdict(model)
+    size = model.name.split("_")[1]
+    kind = "deit_{}_distilled_patch{}_224" if geometry.distilled else "vit_{}_patch{}_224"
+    name = kind.format(TIMM_NAMES[size], sizes["patch_size"])
+    options: dict[str, Any] = {"num_classes": geometry.num_classes}
+    if model.image_size != 224:
+        options["img_size"] = model.image_size
+    for key in ("patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio"):
+        if own[key] is not None and own[key] != sizes[key]:
+            options[key] = own[key]
+    if weights.in_channels != 3:
+        options["in_chans"] = weights.in_channels
+    if model.pool == "avg":
+        options.update(global_pool="avg", class_token=False, fc_norm=False)
+    if model.act == "gelu_tanh":
+        options["act_layer"] = "gelu_tanh"
+    given = "".join(f", {key}={value!r}" for key, value in options.items())
+    return f'timm.create_model("{name}"{given})'
+
+
+def _channels(arrays: Mapping[str, np.ndarray], path: Path) -> int:
+    """Return the channels of the images; a kernel that is a matrix, as ours, is of 3."""
+    kernel = arrays.get("patch_embed.proj.weight")
+    if kernel is None or kernel.ndim not in (2, 4):
+        raise UserError(f"checkpoint {path} is of no ViT: it has no patch_embed.proj.weight of 4 dimensions")
+    return kernel.shape[1] if kernel.ndim == 4 else 3
+
+
+def _model(arrays: Mapping[str, np.ndarray], channels: int, path: Path, overrides: Overrides) -> dict[str, object]:
+    """Return the model's keys of the configuration, as the shapes of its weights tell them.
+
+    Raises:
+        UserError: A weight is missing that would tell, or nothing tells the number of attention heads.
+    """
+    dimensions = {"pos_embed": 3, "patch_embed.proj.weight": 2, "blocks.0.mlp.fc1.weight": 2, "head.weight": 2}
+    missing = [name for name, number in dimensions.items() if name not in arrays or arrays[name].ndim != number]
+    if missing:
+        raise UserError(
+            f"checkpoint {path} is of no ViT with a head; missing, or of another form: {', '.join(missing)}"
+        )
+    dim, pixels = arrays["patch_embed.proj.weight"].shape
+    prefix = sum(name in arrays for name in ("cls_token", "dist_token"))
+    side = math.isqrt(max(arrays["pos_embed"].shape[1] - prefix, 1))
+    patch = math.isqrt(pixels // channels)
+    depth = len({name.split(".")[1] for name in arrays if name.startswith("blocks.")})
+    found = {
+        "patch_size": patch,
+        "embed_dim": dim,
+        "depth": depth,
+        "mlp_ratio": len(arrays["blocks.0.mlp.fc1.weight"]) / dim,
+    }
+    if dim % HEAD_CHANNELS == 0:
+        found["num_heads"] = dim // HEAD_CHANNELS
+    elif "model.num_heads" not in overrides:
+        raise UserError(f"checkpoint {path}: nothing tells the number of attention heads; add model.num_heads=N")
+    distilled = "dist_token" in arrays
+    name = _nearest(found, distilled)
+    differing = {f"model.{key}": value for key, value in found.items() if value != sizes_of(name)[key]}
+    image_size = {"model.image_size": side * patch, "model.pool": "cls" if "cls_token" in arrays else "avg"}
+    return {"model.name": name, **image_size, **_classes_of(arrays), **differing}
+
+
+def _nearest(found: Mapping[str, object], distilled: bool) -> str:
+    """Return the model of the registry with the most of these sizes, the width first."""
+
+    def likeness(name: str) -> tuple[bool, int]:
+        sizes = sizes_of(name)
+        return sizes["embed_dim"] == found["embed_dim"], sum(sizes[key] == value for key, value in found.items())
+
+    return max((name for name in VARIANTS if sizes_of(name)["distilled"] == distilled), key=likeness)
+
+
+def _classes_of(arrays: Mapping[str, np.ndarray]) -> dict[str, object]:
+    return {"model.num_classes": len(arrays["head.weight"])} if "head.weight" in arrays else {}
+
+
+def _with_heads(arrays: Mapping[str, np.ndarray], num_classes: int) -> dict[str, np.ndarray]:
+    """Return weights with fresh heads: normal of 0.02, zero bias, as timm's `create_model(num_classes=N)` has them."""
+    random = np.random.default_rng(0)
+    dim = arrays["pos_embed"].shape[-1] if "pos_embed" in arrays else 1
+    heads = {}
+    for name in ("head", "head_dist") if "dist_token" in arrays else ("head",):
+        heads[f"{name}.weight"] = 0.02 * random.standard_normal((num_classes, dim), np.float32)
+        heads[f"{name}.bias"] = np.zeros(num_classes, np.float32)
+    return {**{name: array for name, array in arrays.items() if not name.startswith(HEADS)}, **heads}
+
+
+def _with_channels(weights: Weights, channels: int, path: Path) -> Weights:
+    if weights.in_channels not in (3, channels):
+        raise UserError(f"checkpoint {path} is for images of {weights.in_channels} channels; only 3 can be adapted")
+    size = weights.geometry.patch_size
+    kernel = weights.arrays["patch_embed.proj.weight"]
+    adapted = adapt_input_channels(kernel.reshape(len(kernel), -1, size, size), channels)
+    arrays = {**weights.arrays, "patch_embed.proj.weight": adapted.reshape(len(kernel), -1)}
+    return dataclasses.replace(weights, arrays=arrays, in_channels=channels)
