@@ -251,8 +251,8 @@ def _prepare(
     config = with_classes(config, len(dataset.classes))
     for phase in plan_phases(config):
         check_transforms(config_of(config, phase))
-    if initial is not None:
-        _check_initial(config, initial, group)
+    if initial is not None and len(set(group.gather(initial.digest))) > 1:
+        raise UserError(f"train.init {config.train.init} is not the same file for every process")
     check_sizes(dataset, config.data, group)
     left_out = images.left_out if begun else None
     dataset, bad_images, left_out = verify_images(
@@ -261,20 +261,6 @@ def _prepare(
     check_sizes(dataset, config.data, group)
     _check_updates(config, dataset, group)
     return _Prepared(config, dataset, replace(images, left_out=left_out), bad_images, initial), group
-
-
-def _check_initial(config: Config, initial: Initial, group: ProcessGroup) -> None:
-    """Refuse weights that a network of the configuration does not take, or that processes read differently.
-
-    Raises:
-        UserError: They are so.
-    """
-    from src.models import from_config
-    from src.models.initial import initialise
-
-    initialise(from_config(config.model), initial)
-    if len(set(group.gather(initial.digest))) > 1:
-        raise UserError(f"train.init {initial.path} is not the same file for every process")
 
 
 def _train(
@@ -315,7 +301,7 @@ def _describe(run: RunFolder, data: _Prepared) -> None:
 
     log.info("run folder: %s", run.path)
     if data.initial is not None:
-        _describe_initial(run, data.initial)
+        _describe_initial(run, data.initial, data.config)
     write_text(run.phases, run_costs(data.config).table())
     if data.bad_images:
         write_text(run.bad_images, "".join(f"{plain(line)}\n" for line in data.bad_images))
@@ -323,8 +309,9 @@ def _describe(run: RunFolder, data: _Prepared) -> None:
     run.add_environment({**environment(data.config), "processes": data.images.processes})
 
 
-def _describe_initial(run: RunFolder, initial: Initial) -> None:
-    log.info("starting from the weights of %s, SHA-256 %s", initial.path, initial.digest)
+def _describe_initial(run: RunFolder, initial: Initial, config: Config) -> None:
+    log.info("starting from the weights of %s, SHA-256 %s", initial.file.path, initial.digest)
+    initial.file.warn_of_pixels(config)
     for remark in initial.remarks:
         log.info("train.init: %s", remark)
     for warning in initial.warnings:

@@ -133,7 +133,11 @@ class DataConfig:
 
     name: Literal["folder", "cifar10", "cifar100"] = key("folder", "the layout below `root`", *_DATA)
     root: Text = key(
-        "sklearn:digits", "the folder of the images, or `sklearn:digits`", *_DATA, Role.RESUMABLE, Role.STATED
+        "sklearn:digits",
+        "the folder of the images, or `sklearn:digits`, or `sklearn:digits-parity`",
+        *_DATA,
+        Role.RESUMABLE,
+        Role.STATED,
     )
     train_split: Text = key("train", "training images: a subfolder, or CIFAR's train, test or all", *_DATA)
     val_split: Text = key("val", "validation images: a subfolder, or CIFAR's train, test or all", *_DATA)
