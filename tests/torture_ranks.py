@@ -131,7 +131,8 @@ def how_it_ended(run: Path, whom: str, number: signal.Signals, code: int, traine
     if not saved:
         assert "resume with" not in first, f"{run}: {first}"
     if saved and whom != "msrun's group" and number != signal.SIGKILL:
-        assert f"Error code: {128 + number}" in Path(f"{run}.log").read_text(), run
+        told = Path(f"{run}.log").read_text(errors="replace")
+        assert f"Error code: {128 + number}" in told, f"{run}, {number.name}: {told[-2000:]}"
         assert first.count(f"{number.name}: saved") == 1, first
     if trained and not saved:
         assert whom == "msrun's group", f"{run}: {first}"  # on SIGINT msrun kills
