@@ -253,22 +253,29 @@ def build(
         image_size, patch_size, embed_dim, depth, num_heads, mlp_ratio, num_classes, in_channels, align_tokens, pool,
         distilled, distilled_score,
     )  # fmt: skip
-    plan, target = resolve(parse(tokens), geometry), choose_target(target)
-    rates = [drop_path_rate * i / max(depth - 1, 1) for i in range(depth)]
-    prefix, rows = geometry.prefix_tokens, geometry.score_rows
-    block_sizes = (embed_dim, num_heads, geometry.mlp_dim, act, drop_rate)
+    plan = resolve(parse(tokens), geometry)
+    return _assemble(geometry, plan, drop_rate, drop_path_rate, act, choose_target(target))
+
+
+def _assemble(
+    geometry: Geometry, plan: Plan, drop_rate: float, drop_path_rate: float, act: str, target: str
+) -> SkipViT:
+    """Make the parts of a network, each with its weights drawn at random, in this order."""
+    dim, prefix, distilled = geometry.embed_dim, geometry.prefix_tokens, geometry.distilled
+    rates = [drop_path_rate * i / max(geometry.depth - 1, 1) for i in range(geometry.depth)]
+    sizes = (dim, geometry.num_heads, geometry.mlp_dim, act, drop_rate)
     return SkipViT(
-        PatchEmbed(patch_size, in_channels, embed_dim),
-        cls_token=_token_weights("cls_token", 1, embed_dim) if prefix else None,
-        pos_embed=_token_weights("pos_embed", prefix + geometry.num_patches, embed_dim),
+        PatchEmbed(geometry.patch_size, geometry.in_channels, dim),
+        cls_token=_token_weights("cls_token", 1, dim) if prefix else None,
+        pos_embed=_token_weights("pos_embed", prefix + geometry.num_patches, dim),
         pos_drop=nn.Dropout(p=drop_rate) if drop_rate else nn.Identity(),
-        blocks=nn.CellList([Block(*block_sizes, rate, target, rows) for rate in rates]),
-        norm=layer_norm(embed_dim, target),
-        head=dense(embed_dim, num_classes),
+        blocks=nn.CellList([Block(*sizes, rate, target, geometry.score_rows) for rate in rates]),
+        norm=layer_norm(dim, target),
+        head=dense(dim, geometry.num_classes),
         geometry=geometry,
         plan=plan,
-        dist_token=_token_weights("dist_token", 1, embed_dim) if distilled else None,
-        head_dist=dense(embed_dim, num_classes) if distilled else None,
+        dist_token=_token_weights("dist_token", 1, dim) if distilled else None,
+        head_dist=dense(dim, geometry.num_classes) if distilled else None,
     )
 
 
