@@ -3,7 +3,8 @@
 Example: python eval.py model.tokens=none
 
 Without --ckpt: the best checkpoint of the newest run. Without --config: the configuration of the checkpoint's run, or
-the one in the checkpoint.
+the one in the checkpoint. --tokens evaluates it under many schedules in one start: what a schedule costs without
+training for it, and what its ranking is worth. The last lines are JSON, one a schedule.
 """
 
 import json
@@ -16,17 +17,24 @@ def main(argv: Sequence[str]) -> None:
     """Parse the arguments, find the checkpoint, and evaluate it."""
     parser = cli.Parser(__doc__)
     parser.add_argument("--ckpt", metavar="FILE", help="checkpoint to evaluate")
+    parser.add_argument("--tokens", nargs="+", metavar="SPEC", help="schedules to evaluate (model.tokens)")
+    parser.add_argument("--output", metavar="FOLDER", help="write tables, a plot and each image's prediction to FOLDER")
     parser.add_argument("--distribute", action="store_true", help="share the images with the processes of msrun")
     args = parser.parse(argv)
+    from pathlib import Path
+
     from src import commands
     from src.runs import find_checkpoint
 
     config, checkpoint = find_checkpoint(args.config, args.ckpt, args.overrides)
-    result = commands.evaluate(config, checkpoint, args.distribute)
-    if result is None:
-        return
-    print(f"checkpoint {checkpoint} on {config.data.root}")
-    print(json.dumps(result))
+    output = Path(args.output) if args.output else None
+    results = commands.evaluate(config, checkpoint, args.distribute, args.tokens or (), output)
+    if results:
+        print(f"checkpoint {checkpoint} on {config.data.root}")
+    if output is not None:
+        print(f"tables, plot and predictions are in {output}")
+    for result in results:
+        print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -98,6 +98,7 @@ def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
             known = as_known(error)
             if known is None:
                 raise
+            STOP.close()
             _report_end(f"error: {one_line(str(known))}")
             sys.exit(2 if isinstance(known, UserError) else 1)
         number = STOP.requested or signal.SIGINT  # an interrupted import may raise any other error
@@ -105,6 +106,7 @@ def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(128 + number)  # the interpreter's own shutdown crashes where MindSpore is imported in part
+    STOP.close()
     sys.exit(code)
 
 

@@ -3,6 +3,7 @@
 Whatever can be refused without a tensor or an image is refused before MindSpore is imported.
 """
 
+import json
 import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -26,12 +27,14 @@ from src.runtime.signals import STOP
 from src.schedules import Geometry, parse, resolve
 from src.schedules.costs import run_costs
 from src.schedules.phases import config_of, plan_phases, resolve_phases
-from src.weights import read_checkpoint
+from src.weights import Checkpoint, read_checkpoint
+from src.weights.initial import Initial, read_initial
 
 if TYPE_CHECKING:
     from mindspore import nn
 
     from src.training.callbacks import Callback
+    from src.training.evaluate import Accuracy, Answers
 
 log = logging.getLogger("skipvit")
 
@@ -47,10 +50,11 @@ def train(config: Config, name: str, distribute: bool, left_open: Sequence[str] 
         UserError: The configuration, the data or the folder is refused.
     """
     dataset = _check(config)
+    initial = read_initial(config, dataset.classes)
     images = _images(dataset, distribute)
     if config.run.dir is not None:
         RunFolder(config.run.dir).check_unused()
-    data, group = _prepare(config, dataset, images, distribute)
+    data, group = _prepare(config, dataset, images, distribute, initial)
     run = RunFolder.create(data.config, name, dataset.classes) if group.is_main else None
     _train(data, run, False, group, left_open)
 
@@ -77,23 +81,36 @@ def resume(folder: str, overrides: Overrides, distribute: bool) -> None:
         raise UserError(f"train.epochs {config.train.epochs}: the run {run.path} has done {done} epochs already")
     dataset = _check(config)
     dataset.check_classes(run.read_classes(), str(run.classes))
+    begun = run.last.exists() or run.previous.exists()
+    initial = None if begun else read_initial(config, dataset.classes)
+    if initial is not None:
+        run.check_init(initial.digest)
     images, before = _images(dataset, distribute), read_images(run.images)
     if before is not None:
         images.check_continues(before, run.path)
-    data, group = _prepare(config, dataset, before or images, distribute, begun=before is not None)
+    data, group = _prepare(config, dataset, before or images, distribute, initial, begun=before is not None)
     _train(data, run, True, group)
 
 
-def evaluate(config: Config, checkpoint: Path, distribute: bool) -> Optional[dict[str, object]]:
-    """Return top-1 and top-5 (percent) of a checkpoint on the validation images, under `model.tokens`.
+def evaluate(
+    config: Config, checkpoint: Path, distribute: bool, tokens: Sequence[str] = (), output: Optional[Path] = None
+) -> list[dict[str, object]]:
+    """Return top-1 and top-5 (percent) of a checkpoint on the validation images, under each of several schedules.
 
     Args:
-        distribute: Evaluate as one of the processes that msrun started; all but the first return None.
+        distribute: Evaluate as one of the processes that msrun started; all but the first return nothing.
+        tokens: The schedules; none for `model.tokens`.
+        output: The folder to write tables, a plot and predictions to.
 
     Raises:
         UserError: The checkpoint does not fit the configuration, or the data is refused.
     """
+    if output is not None and distribute:
+        raise UserError("--output and --distribute do not go together: each process sees a part of the images alone")
     dataset = _check(config, splits=("val",))
+    specs = [str(parse(spec)) for spec in tokens or [config.model.tokens]]
+    for spec in specs:
+        resolve(parse(spec), Geometry.from_config(config.model))
     loaded = read_checkpoint(checkpoint)
     run = RunFolder.of_checkpoint(checkpoint)
     dataset.check_classes(loaded.classes or (run.read_classes() if run else ()), f"checkpoint {checkpoint}")
@@ -102,25 +119,35 @@ def evaluate(config: Config, checkpoint: Path, distribute: bool) -> Optional[dic
     dataset.check_fits(config.model.num_classes or 0)
     dataset.warn_of_unused_outputs(config.model.num_classes or 0)
     group = _set_up(config, distribute)
+    networks, answers, found = _answer(config, dataset, loaded, specs, group)
+    if output is not None:
+        from src.experiments import matrix
+
+        matrix.write(output, matrix.rows_of([network.plan for network in networks], answers), answers, dataset.classes)
+    results = zip(specs, found)
+    return [
+        {"top1": round(accuracy.top1, 4), "top5": round(accuracy.top5, 4), "images": accuracy.images, "tokens": spec}
+        for spec, accuracy in results if group.is_main
+    ]  # fmt: skip
+
+
+def _answer(
+    config: Config, dataset: Dataset, loaded: Checkpoint, specs: Sequence[str], group: ProcessGroup
+) -> "tuple[list[nn.Cell], list[Answers], list[Accuracy]]":
+    """Return a checkpoint's network under each schedule, what it says of the images, and how much of it is right."""
     from src.data.loaders import val_loader
     from src.models import from_config
-    from src.training.evaluate import evaluate as count_correct
+    from src.training.evaluate import answer, count_correct
 
     network = from_config(config.model, config.train.amp_level)
     loaded.load_into(network)
     check_sizes(dataset, config.data, group)
     dataset, _, _ = verify_images(dataset, config.data.on_bad_image, device.cache_folder(), group)
     loader = val_loader(dataset, config, group)
+    networks = [network.with_tokens(spec) for spec in specs]
     with STOP.graceful() if group.size > 1 else nullcontext():  # together: one that ends alone leaves others waiting
-        accuracy = count_correct(network, loader, config.data.batch_size, group, lambda: _stop_together(group))
-    if not group.is_main:
-        return None
-    return {
-        "top1": round(accuracy.top1, 4),
-        "top5": round(accuracy.top5, 4),
-        "images": accuracy.images,
-        "tokens": str(network.plan.schedule),
-    }
+        answers = answer(networks, loader, config.data.batch_size, group, lambda: _stop_together(group))
+        return networks, answers, [count_correct(said, group) for said in answers]
 
 
 def _stop_together(group: ProcessGroup) -> None:
@@ -176,18 +203,25 @@ class _Prepared:
 
     Attributes:
         bad_images: A line for each.
+        initial: The weights to start from; None for random ones, and for a resume from a checkpoint.
     """
 
     config: Config
     dataset: Dataset
     images: RunImages
     bad_images: list[str]
+    initial: Optional[Initial]
 
 
 def _prepare(
-    config: Config, dataset: Dataset, images: RunImages, distribute: bool, begun: bool = False
+    config: Config,
+    dataset: Dataset,
+    images: RunImages,
+    distribute: bool,
+    initial: Optional[Initial],
+    begun: bool = False,
 ) -> tuple[_Prepared, ProcessGroup]:
-    """Set up the device, and check augmentation and images.
+    """Set up the device, and check augmentation, images and the weights to start from.
 
     Args:
         begun: Whether `images` are those that the run began with.
@@ -198,13 +232,29 @@ def _prepare(
     config = with_classes(config, len(dataset.classes))
     for phase in plan_phases(config):
         check_transforms(config_of(config, phase))
+    if initial is not None:
+        _check_initial(config, initial, group)
     check_sizes(dataset, config.data, group)
     left_out = images.left_out if begun else None
     dataset, bad_images, left_out = verify_images(
         dataset, config.data.on_bad_image, device.cache_folder(), group, left_out
     )
     check_sizes(dataset, config.data, group)
-    return _Prepared(config, dataset, replace(images, left_out=left_out), bad_images), group
+    return _Prepared(config, dataset, replace(images, left_out=left_out), bad_images, initial), group
+
+
+def _check_initial(config: Config, initial: Initial, group: ProcessGroup) -> None:
+    """Refuse weights that a network of the configuration does not take, or that processes read differently.
+
+    Raises:
+        UserError: They are so.
+    """
+    from src.models import from_config
+    from src.models.initial import initialise
+
+    initialise(from_config(config.model), initial)
+    if len(set(group.gather(initial.digest))) > 1:
+        raise UserError(f"train.init {initial.path} is not the same file for every process")
 
 
 def _train(
@@ -212,10 +262,14 @@ def _train(
 ) -> None:
     config, dataset = data.config, data.dataset
     from src.models import from_config
+    from src.models.initial import initialise
     from src.training.trainer import Trainer
 
     def build() -> "nn.Cell":
-        return from_config(config.model, config.train.amp_level)
+        network = from_config(config.model, config.train.amp_level)
+        if data.initial is not None:
+            initialise(network, data.initial)
+        return network
 
     writes = run if group.is_main else None
     with writes.lock() if writes else nullcontext(), STOP.graceful():  # nothing is written before the lock is held
@@ -240,11 +294,22 @@ def _describe(run: RunFolder, data: _Prepared) -> None:
     from src.runtime.environment import environment
 
     log.info("run folder: %s", run.path)
+    if data.initial is not None:
+        _describe_initial(run, data.initial)
     write_text(run.phases, run_costs(data.config).table())
     if data.bad_images:
         write_text(run.bad_images, "".join(f"{plain(line)}\n" for line in data.bad_images))
     data.images.write(run.images)
     run.add_environment({**environment(data.config), "processes": data.images.processes})
+
+
+def _describe_initial(run: RunFolder, initial: Initial) -> None:
+    log.info("starting from the weights of %s, SHA-256 %s", initial.path, initial.digest)
+    for remark in initial.remarks:
+        log.info("train.init: %s", remark)
+    for warning in initial.warnings:
+        log.warning("train.init: %s", warning)
+    write_text(run.init, json.dumps(initial.facts(), indent=1) + "\n")
 
 
 def _callbacks(config: Config, dataset: Dataset, run: Optional[RunFolder]) -> list["Callback"]:

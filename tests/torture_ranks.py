@@ -46,7 +46,10 @@ def torture(kills: int, signals: int, chance: random.Random) -> str:
         for attempt in itertools.count():
             run = Path(f"run{number}-{attempt}")
             ended, took = trial(run, what, whom, seconds, chance)
-            assert end_of(start(run, resume=(run / "config.yaml").exists())) == 0, f"{run}: does not resume"
+            resumes = (run / "config.yaml").exists()
+            code = end_of(start(run, resume=resumes))
+            said = Path(f"{run}.resumed" if resumes else f"{run}.logs") / "worker_0.log"
+            assert code == 0, f"{run}: does not resume ({code}): {said.read_text(errors='replace')[-2000:]}"
             check(run, Path("whole"))
             if ended is not None:
                 break
@@ -128,7 +131,8 @@ def how_it_ended(run: Path, whom: str, number: signal.Signals, code: int, traine
     if not saved:
         assert "resume with" not in first, f"{run}: {first}"
     if saved and whom != "msrun's group" and number != signal.SIGKILL:
-        assert f"Error code: {128 + number}" in Path(f"{run}.log").read_text(), run
+        told = Path(f"{run}.log").read_text(errors="replace")
+        assert f"Error code: {128 + number}" in told, f"{run}, {number.name}: {told[-2000:]}"
         assert first.count(f"{number.name}: saved") == 1, first
     if trained and not saved:
         assert whom == "msrun's group", f"{run}: {first}"  # on SIGINT msrun kills

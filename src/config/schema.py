@@ -213,6 +213,9 @@ class TrainConfig:
         None,
         "phases, such as `[{epochs: 15, tokens: none}, {epochs: 285}]`; null: a dense warm-up, then `tokens`",
     )
+    init: Optional[Text] = key(
+        None, "a checkpoint to start from, this project's or one of timm's names; null: weights drawn at random"
+    )
     seed: Annotated[int, Strict(), Field(ge=0, lt=2**31)] = key(0, "of weights, order and augmentation")
     eval_every: Count = key(1, "epochs from one evaluation to the next; a phase's last is always evaluated")
     label_smoothing: Probability = key(0.0, "probability spread over all classes")

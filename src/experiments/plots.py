@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib
 import numpy as np
@@ -15,6 +16,9 @@ from matplotlib.ticker import MaxNLocator
 from src.experiments.costs import Spent
 from src.experiments.results import Summary
 from src.experiments.variants import DENSE, Variant
+
+if TYPE_CHECKING:
+    from src.experiments.matrix import Row
 
 BLUE, GOLD, GREY = "#2a6f97", "#e9c46a", "#6c757d"
 MARKERS = "osD^v<>pP"
@@ -50,6 +54,21 @@ def plot_accuracy(summaries: Sequence[Summary], path: Path) -> None:
     axes.set_ylabel(f"top-1 after the last epoch, %{bars}")
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", fontsize=9)
+    _save(figure, path)
+
+
+def plot_matrix(groups: "Mapping[str, Sequence[Row]]", path: Path) -> None:
+    """Draw top-1 over multiply-accumulates with intervals, one line a ranking, as PNG."""
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    for (ranking, rows), colour, marker in zip(groups.items(), itertools.cycle(DISTINCT), itertools.cycle(MARKERS)):
+        tops = np.array([row.top1 for row in rows])
+        errors = [tops - [row.low for row in rows], [row.high for row in rows] - tops]
+        axes.errorbar([row.macs / 1e9 for row in rows], tops, yerr=errors, fmt=marker, color=colour, capsize=3,
+                      linestyle="" if ranking == "dense" else "-", label=ranking)  # fmt: skip
+    axes.set_xlabel("GMACs of an image")
+    axes.set_ylabel("top-1, % (bars: 95% interval)")
+    axes.grid(alpha=0.3)
+    axes.legend(title="tokens ranked by")
     _save(figure, path)
 
 

@@ -253,29 +253,30 @@ def build(
         image_size, patch_size, embed_dim, depth, num_heads, mlp_ratio, num_classes, in_channels, align_tokens, pool,
         distilled, distilled_score,
     )  # fmt: skip
-    plan = resolve(parse(tokens), geometry)
-    return _assemble(geometry, plan, drop_rate, drop_path_rate, act, choose_target(target))
+    return _assemble(
+        geometry, resolve(parse(tokens), geometry), drop_rate, drop_path_rate, act, choose_target(target)
+    )  # fmt: skip
 
 
 def _assemble(
     geometry: Geometry, plan: Plan, drop_rate: float, drop_path_rate: float, act: str, target: str
 ) -> SkipViT:
-    """Make the parts of a network, each with its weights drawn at random, in this order."""
-    dim, prefix, distilled = geometry.embed_dim, geometry.prefix_tokens, geometry.distilled
-    rates = [drop_path_rate * i / max(geometry.depth - 1, 1) for i in range(geometry.depth)]
-    sizes = (dim, geometry.num_heads, geometry.mlp_dim, act, drop_rate)
+    """Make the parts of a network, with new weights; arguments as of `build`."""
+    dim, depth, prefix = geometry.embed_dim, geometry.depth, geometry.prefix_tokens
+    rates = [drop_path_rate * i / max(depth - 1, 1) for i in range(depth)]
+    block_sizes = (dim, geometry.num_heads, geometry.mlp_dim, act, drop_rate)
     return SkipViT(
         PatchEmbed(geometry.patch_size, geometry.in_channels, dim),
         cls_token=_token_weights("cls_token", 1, dim) if prefix else None,
         pos_embed=_token_weights("pos_embed", prefix + geometry.num_patches, dim),
         pos_drop=nn.Dropout(p=drop_rate) if drop_rate else nn.Identity(),
-        blocks=nn.CellList([Block(*sizes, rate, target, geometry.score_rows) for rate in rates]),
+        blocks=nn.CellList([Block(*block_sizes, rate, target, geometry.score_rows) for rate in rates]),
         norm=layer_norm(dim, target),
         head=dense(dim, geometry.num_classes),
         geometry=geometry,
         plan=plan,
-        dist_token=_token_weights("dist_token", 1, dim) if distilled else None,
-        head_dist=dense(dim, geometry.num_classes) if distilled else None,
+        dist_token=_token_weights("dist_token", 1, dim) if geometry.distilled else None,
+        head_dist=dense(dim, geometry.num_classes) if geometry.distilled else None,
     )
 
 

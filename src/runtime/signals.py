@@ -50,6 +50,12 @@ class StopRequest:
         if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
             signal.signal(signal.SIGHUP, self._handle)
 
+    def close(self) -> None:
+        """Ignore signals from now on: the end of the interpreter makes them deadly again, and exit codes with them."""
+        self.is_ending = True
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
     @contextmanager
     def graceful(self) -> Iterator["StopRequest"]:
         """Only record a signal in `requested` while the block runs; outside, it raises KeyboardInterrupt."""

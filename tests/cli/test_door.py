@@ -4,8 +4,10 @@ import errno
 import io
 import logging
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -81,3 +83,27 @@ def test_without_a_home_the_cache_is_a_temporary_folder(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(str(tmp_path))
+
+
+SLOW_TO_END = """
+import ctypes
+from src import cli
+from src.errors import UserError
+
+def main(argv):
+    libc = ctypes.CDLL(None)  # as MindSpore's libraries do, it takes its time after Python has ended
+    libc.on_exit(ctypes.cast(libc.sleep, ctypes.c_void_p), None)  # so many seconds as the exit code is
+    raise UserError("refused")
+
+cli.run(main)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="on_exit is the GNU library's")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_at_the_end_does_not_change_the_exit_code(number):
+    with subprocess.Popen([sys.executable, "-c", SLOW_TO_END], cwd=ROOT, stderr=subprocess.PIPE, text=True) as job:
+        assert job.stderr.readline() == "error: refused\n"
+        time.sleep(0.5)
+        job.send_signal(number)
+        assert job.wait() == 2

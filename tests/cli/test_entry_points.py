@@ -41,14 +41,14 @@ def test_train_leaves_a_run_folder(trained):
     assert sorted(path.name for path in cwd.iterdir()) == ["runs"]
     assert sorted(path.name for path in folder.iterdir()) == [
         "checkpoints", "classes.txt", "config.yaml", "environment.json", "images.json", "lock", "metrics.csv",
-        "report.html", "train.log"]  # fmt: skip
+        "phases.md", "report.html", "train.log"]  # fmt: skip
     assert (folder / "classes.txt").read_text() == "ant\nbee\ncat\n"
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == [
         "best.ckpt", "last.ckpt", "previous.ckpt"]  # fmt: skip
     with (folder / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["tokens"] for row in rows] == ["none", "2(50%)+4"]
-    assert list(rows[0]) == ["epoch", "phase", "tokens", "loss", "lr", "top1", "top5", "img_s", "seconds"]
+    assert list(rows[0]) == ["epoch", "phase", "tokens", "loss", "lr", "top1", "top5", "img_s", "seconds", "image_size"]
     assert "num_classes: 3" in (folder / "config.yaml").read_text()
     assert "epoch 2/2 2(50%)+4: loss" in done.stdout
     assert "epoch 2/2 2(50%)+4: loss" in (folder / "train.log").read_text()
@@ -65,13 +65,18 @@ def test_fused_kernels_leave_nothing_in_the_working_directory(tmp_path, photos):
 
 def test_evaluate_under_several_schedules(trained):
     cwd, _ = trained
-    for tokens in ("none", "3(50%)+fused"):
-        done = run("eval.py", f"model.tokens={tokens}", cwd=cwd)
-        assert done.returncode == 0, done.stderr
-        result = json.loads(done.stdout.splitlines()[-1])
-        assert result["tokens"] == tokens
+    specs = ["none", "3(50%)+fused", "<2..3(50%,random)+next"]
+    done = run("eval.py", "--tokens", *specs, "--output", "matrix", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    results = [json.loads(line) for line in done.stdout.splitlines()[-3:]]
+    assert [result["tokens"] for result in results] == specs
+    for result in results:
         assert result["images"] == 9
         assert 0 <= result["top1"] <= result["top5"] == 100
+    alone = run("eval.py", "model.tokens=3(50%)+fused", cwd=cwd)
+    assert json.loads(alone.stdout.splitlines()[-1]) == results[1]
+    with (cwd / "matrix/evaluation.csv").open() as file:
+        assert [float(row["top1"]) for row in csv.DictReader(file)] == [result["top1"] for result in results]
 
 
 def test_evaluation_agrees_with_the_metrics_of_the_run(trained, photos):

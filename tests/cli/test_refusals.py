@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from src.runs.images import RunImages
 from tests.helpers.commands import ROOT, run_module, run_script
@@ -59,6 +61,13 @@ CASES = [
     ("src.tools.table1", [], "msrun started this process, but not with --distribute"),
     ("train", ["--resume", "nowhere"], "give either --config FILE or --resume RUN_FOLDER"),
     ("train", ["run.dir=/dev/null/run"], "run.dir /dev/null/run cannot be made: Not a directory"),
+    ("train", ["train.init=nowhere.ckpt"], "train.init nowhere.ckpt does not exist; name a checkpoint, or null to"),
+    ("train", ["train.init=empty.ckpt"], "checkpoint empty.ckpt is damaged, or no checkpoint"),
+    ("train", ["train.init=digits.yaml"], "checkpoint digits.yaml must end in .ckpt or .safetensors"),
+    ("train", ["train.init=small.safetensors", "model.patch_size=8"],
+     "small.safetensors does not fit the model: its model.embed_dim is 8, not 64, its model.patch_size is 4, not 8, its"
+     " model.depth is 1, not 12, its hidden channels of the MLP is 16, not 256; set what the file has"),
+    ("train", ["train.init=headless.safetensors"], "does not fit the model; missing, or of another form: head.weight"),
     ("train", ["--epochs", "3"], "unrecognized arguments: --epochs"),
     ("train", ["train.epochs"], "override 'train.epochs' is not of the form section.key=value"),
     ("eval", ["--ckpt", "nowhere.ckpt"], "checkpoint nowhere.ckpt does not exist"),
@@ -135,6 +144,12 @@ def refused(tmp_path_factory):
     (folder / "empty.ckpt").touch()
     (folder / "bomb.yaml").write_text(f"train: {{}}\n{BOMB}")
     (folder / "long.yaml").write_text("#" * 2**20)
+    (folder / "digits.yaml").touch()
+    small = {"pos_embed": (1, 17, 8), "cls_token": (1, 1, 8), "patch_embed.proj.weight": (8, 3, 4, 4),
+             "blocks.0.mlp.fc1.weight": (16, 8)}  # fmt: skip
+    arrays = {name: np.zeros(shape, np.float32) for name, shape in small.items()}
+    save_file(arrays, folder / "headless.safetensors")
+    save_file({**arrays, "head.weight": np.zeros((10, 8), np.float32)}, folder / "small.safetensors")
     (folder / "run/checkpoints").mkdir(parents=True)
     (folder / "run/checkpoints/best.ckpt").touch()
     (folder / "run/config.yaml").write_text((ROOT / "configs/quickstart.yaml").read_text())
@@ -160,9 +175,9 @@ def refused(tmp_path_factory):
     done = run_module("tests.helpers.refusals", folder / "cases.json", cwd=folder)
     assert done.returncode == 0, done.stderr
     left = sorted(path.name for path in folder.iterdir())
-    assert left == sorted(["a run", "bomb.yaml", "cases.json", "data", "empty.ckpt", "long.yaml", "run", *begun]), (
-        "the digits, and nothing that a refusal left"
-    )
+    given = ["a run", "bomb.yaml", "cases.json", "digits.yaml", "empty.ckpt", "headless.safetensors", "long.yaml",
+             "run", "small.safetensors", *begun]  # fmt: skip
+    assert left == sorted([*given, "data"]), "the digits, and nothing that a refusal left"
     return json.loads(done.stdout)
 
 

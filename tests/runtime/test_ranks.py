@@ -1,12 +1,19 @@
 """Two ranks under msrun stop together, wait for each other, and train across launches as within one."""
 
 import signal
+import subprocess
 import time
+from dataclasses import replace
 
 import pytest
 
+from src.config import Config
+from src.models import from_config
+from src.training.checkpoint import save_weights
 from tests import torture_ranks
-from tests.helpers.msrun import free_port, worker
+from tests.helpers import hostile
+from tests.helpers.commands import ROOT
+from tests.helpers.msrun import environment, free_port, msrun, worker
 from tests.torture import check
 from tests.torture_ranks import SECONDS_TO_END, end_of, how_it_ended, log_of, start
 
@@ -97,3 +104,26 @@ def test_ranks_end_with_an_msrun_that_is_killed_before_they_have_joined(tmp_path
     while any(worker(rank, f"run.dir={run}") for rank in range(2)):
         assert time.monotonic() - began < SECONDS_TO_END
         time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_a_signal_at_one_rank_ends_the_evaluation_of_both(photos, tmp_path, monkeypatch):
+    """Of 9 images in batches of one; the first rank speaks for both, and tells no accuracy."""
+    monkeypatch.chdir(tmp_path)
+    model = replace(hostile.MODEL, image_size=16)
+    config = replace(Config(), model=model, data=replace(Config().data, root=str(photos), batch_size=1, workers=1))
+    save_weights(tmp_path / "best.ckpt", config, from_config(model))
+    arguments = ["--distribute", "--ckpt", str(tmp_path / "best.ckpt"), "runtime.device_target=CPU"]
+    plain = ["train.amp_level=O0", "runtime.fused_kernels=off"]
+    script = str(ROOT / "tests/helpers/signalled_eval.py")
+    command = msrun(2, tmp_path / "logs", script, *arguments, *plain)
+    done = subprocess.run(
+        command, env=environment(), capture_output=True, text=True, timeout=2 * SECONDS_TO_END, check=False
+    )
+    first, second = ((tmp_path / f"logs/worker_{rank}.log").read_text() for rank in (0, 1))
+    assert done.returncode == 1, first + second
+    assert "Error code: 143" in done.stdout + done.stderr  # of the first that ended; msrun names no other
+    said = [[line for line in log.splitlines() if "SIGTERM" in line] for log in (first, second)]
+    assert said == [["SIGTERM: stopped"], ["SIGTERM: stopping after this step; once more to stop at once"]]
+    assert "Traceback" not in first + second
+    assert "top1" not in first + second

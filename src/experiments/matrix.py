@@ -1,0 +1,139 @@
+"""One checkpoint under many schedules: what a schedule costs without training for it. Never imports MindSpore."""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from src import markdown
+from src.files import make_folder, write_text
+from src.schedules import Plan, parse
+
+if TYPE_CHECKING:
+    from src.training.evaluate import Answers
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Row:
+    """A schedule's accuracy.
+
+    Attributes:
+        top1, top5: Percent.
+        low, high: The 95% interval of top-1 (Wilson's, of a binomial share), percent.
+        loss: Mean cross-entropy of the images whose logits are finite.
+        macs: Multiply-accumulates of an image.
+        lost, won: Images that the first schedule has right and this one wrong, and the other way round.
+    """
+
+    tokens: str
+    images: int
+    top1: float
+    low: float
+    high: float
+    top5: float
+    loss: float
+    macs: int
+    lost: int
+    won: int
+
+
+def rows_of(plans: Sequence[Plan], answers: "Sequence[Answers]") -> list[Row]:
+    """Return a row for each schedule; `answers` are those of the same images."""
+    from scipy import stats  # half a second
+
+    rows, first = [], answers[0].hits[:, 0]
+    for plan, said in zip(plans, answers):
+        right, top5, images, _ = said.count()
+        interval = stats.binomtest(right, images).proportion_ci(CONFIDENCE, method="wilson")
+        own = said.hits[:, 0]
+        finite = said.loss[np.isfinite(said.loss)]
+        rows.append(
+            Row(
+                str(plan.schedule), images, round(100 * right / images, 4), round(100 * interval.low, 2),
+                round(100 * interval.high, 2), round(100 * top5 / images, 4),
+                round(float(finite.mean()), 6) if len(finite) else float("nan"), plan.macs,
+                lost=int((first & ~own).sum()), won=int((own & ~first).sum()),
+            )
+        )  # fmt: skip
+    return rows
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return the rows as Markdown."""
+    header = [
+        "schedule",
+        "GMACs",
+        "top-1 (95% interval)",
+        "top-5",
+        "loss",
+        f"lost to `{rows[0].tokens}`",
+        "won from it",
+    ]
+    cells = [
+        [
+            f"`{row.tokens}`", f"{row.macs / 1e9:.4g}", f"{row.top1:.2f} ({row.low:.2f} to {row.high:.2f})",
+            f"{row.top5:.2f}", f"{row.loss:.4f}", str(row.lost), str(row.won),
+        ]
+        for row in rows
+    ]  # fmt: skip
+    return markdown.table(header, cells)
+
+
+def write(folder: Path, rows: Sequence[Row], answers: "Sequence[Answers]", classes: Sequence[str]) -> None:
+    """Write evaluation.csv and table.md, accuracy.png, classes.csv (of each class) and predictions.csv (of each image).
+
+    Raises:
+        UserError, RunError: The folder cannot be made, or a file not be written.
+    """
+    from src.experiments import plots  # matplotlib, for those who want it
+
+    make_folder(folder, "--output")
+    fields = list(Row.__dataclass_fields__)
+    write_text(folder / "evaluation.csv", _csv(fields, ([getattr(row, name) for name in fields] for row in rows)))
+    write_text(folder / "table.md", table(rows))
+    specs = [row.tokens for row in rows]
+    labels = answers[0].labels
+    names = {index: classes[index] if index < len(classes) else str(index) for index in range(int(labels.max()) + 1)}
+    shares = [
+        [names[index], int((labels == index).sum()), *(_share(said.hits[labels == index, 0]) for said in answers)]
+        for index in np.unique(labels).tolist()
+    ]
+    write_text(folder / "classes.csv", _csv(["class", "images", *specs], shares))
+    columns = ["image", "class", *(f"{spec} {what}" for spec in specs for what in ("predicted", "probability"))]
+    write_text(folder / "predictions.csv", _csv(columns, _predictions(labels, answers, classes)))
+    plots.plot_matrix(by_ranking(rows), folder / "accuracy.png")
+
+
+def by_ranking(rows: Sequence[Row]) -> Mapping[str, list[Row]]:
+    """Return the rows by what their schedules rank tokens by, each from few to many multiply-accumulates."""
+    groups: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: row.macs):
+        groups.setdefault(", ".join(dict.fromkeys(parse(row.tokens).rankings)) or "dense", []).append(row)
+    return groups
+
+
+def _share(hits: np.ndarray) -> str:
+    return f"{100 * hits.mean():.4f}"
+
+
+def _predictions(labels: np.ndarray, answers: "Sequence[Answers]", classes: Sequence[str]) -> Iterable[list[object]]:
+    def name(index: int) -> str:
+        return classes[index] if index < len(classes) else str(index)
+
+    for image, label in enumerate(labels.tolist()):
+        said = [(name(int(each.best[image, 0])), f"{each.probability[image]:.6f}") for each in answers]
+        yield [image, name(label), *(cell for pair in said for cell in pair)]
+
+
+def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,134 @@
+"""The weights that a training starts from, compared with its configuration before any tensor exists."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+
+from src.config import Config, ModelConfig, parse
+from src.errors import UserError, difference
+from src.schedules import Geometry
+from src.weights.load import Checkpoint, read_checkpoint
+
+HEADS = ("head.", "head_dist.")
+PREFIX = ("cls_token", "dist_token")
+
+
+@dataclass(frozen=True)
+class Initial:
+    """What `train.init` names.
+
+    Attributes:
+        digest: The file's SHA-256.
+        arrays: The weights by our names, without a head of another number of classes.
+        grid: Rows and columns of the file's position embedding.
+        remarks: What of the file is not taken as it is; to be logged, and for the run folder.
+        warnings: What of it may be a mistake.
+    """
+
+    path: Path
+    digest: str
+    arrays: dict[str, np.ndarray]
+    grid: tuple[int, int]
+    remarks: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def facts(self) -> dict[str, object]:
+        """Return what the run folder says of it."""
+        return {"file": str(self.path), "sha256": self.digest, "remarks": [*self.remarks, *self.warnings]}
+
+
+def read_initial(config: Config, classes: Sequence[str]) -> Optional[Initial]:
+    """Read the file that `train.init` names; None where that is null.
+
+    Args:
+        classes: Of the data.
+
+    Raises:
+        UserError: The file is missing, unreadable or damaged, or of other sizes than the model but for classes and
+            image size.
+    """
+    if config.train.init is None:
+        return None
+    path = Path(config.train.init)
+    if not path.is_file():
+        raise UserError(f"train.init {path} does not exist; name a checkpoint, or null to start at random")
+    file = read_checkpoint(path)
+    told = _model_of(file)
+    geometry = Geometry.from_config(config.model)
+    _check_sizes(file, geometry, told)
+    grid = _grid(file, told)
+    remarks, warnings = [], []
+    if grid != geometry.grid:
+        remarks.append(f"positions resampled from {_text(grid)} to {_text(geometry.grid)} patches")
+    outputs, wanted = len(file.arrays["head.weight"]), config.model.num_classes or len(classes)
+    arrays = file.arrays
+    if outputs != wanted:
+        arrays = {name: array for name, array in arrays.items() if not name.startswith(HEADS)}
+        remarks.append(f"the head stays as initialised: the file has {outputs} outputs, this model {wanted}")
+    elif file.classes and file.classes != tuple(classes):
+        differing = difference(file.classes, tuple(classes), "the file", "the data")
+        warnings.append(f"the head is of as many classes, but not of these: {differing}")
+    if told is not None and told.act != config.model.act:
+        warnings.append(f"the file was trained with model.act {told.act}, this model has {config.model.act}")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Initial(path, digest, arrays, grid, tuple(remarks), tuple(warnings))
+
+
+def _model_of(file: Checkpoint) -> Optional[ModelConfig]:
+    """Return the model of the training that wrote a file, if the file says."""
+    try:
+        return parse(file.config, str(file.path)).model if file.config else None
+    except UserError:  # of another release
+        return None
+
+
+def _check_sizes(file: Checkpoint, geometry: Geometry, told: Optional[ModelConfig]) -> None:
+    """Refuse other sizes than the model's; single names are compared when there is a network.
+
+    Raises:
+        UserError: The file has other sizes, or lacks what would tell them.
+    """
+    arrays = file.arrays
+    dimensions = {"pos_embed": 3, "patch_embed.proj.weight": 2, "blocks.0.mlp.fc1.weight": 2, "head.weight": 2}
+    missing = [name for name, number in dimensions.items() if name not in arrays or arrays[name].ndim != number]
+    if missing:
+        raise UserError(f"train.init {file.path} does not fit the model; missing, or of another form: {missing[0]}")
+    width = arrays["pos_embed"].shape[2]
+    pixels = arrays["patch_embed.proj.weight"].shape[1]
+    blocks = {name.split(".")[1] for name in arrays if name.startswith("blocks.")}
+    sizes = {
+        "model.embed_dim": (width, geometry.embed_dim),
+        "model.patch_size": (math.isqrt(pixels // geometry.in_channels), geometry.patch_size),
+        "model.depth": (len(blocks), geometry.depth),
+        "model.num_heads": (Geometry.from_config(told).num_heads if told else geometry.num_heads, geometry.num_heads),
+        "hidden channels of the MLP": (len(arrays["blocks.0.mlp.fc1.weight"]), geometry.mlp_dim),
+    }
+    other = [f"its {name} is {found}, not {wanted}" for name, (found, wanted) in sizes.items() if found != wanted]
+    if other:
+        raise UserError(f"train.init {file.path} does not fit the model: {', '.join(other)}; set what the file has")
+
+
+def _grid(file: Checkpoint, told: Optional[ModelConfig]) -> tuple[int, int]:
+    """Return rows and columns of the patches that a file's position embedding is for.
+
+    Raises:
+        UserError: It does not say, and their number is no square.
+    """
+    patches = file.arrays["pos_embed"].shape[1] - sum(name in file.arrays for name in PREFIX)
+    if told is not None:
+        grid = Geometry.from_config(told).grid
+        if grid[0] * grid[1] == patches:
+            return grid
+    side = math.isqrt(max(patches, 0))
+    if not patches == side**2 > 0:
+        raise UserError(f"train.init {file.path}: positions of {patches} patches are of no square image")
+    return side, side
+
+
+def _text(grid: tuple[int, int]) -> str:
+    return f"{grid[0]}x{grid[1]}"
