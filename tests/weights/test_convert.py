@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from mindspore import Tensor
 from safetensors.numpy import load_file, save_file
 
 from src.config import Config, ModelConfig, parse
+from src.errors import UserError
 from src.models import from_config
 from src.schedules import Geometry
 from src.weights import google, read_checkpoint
@@ -82,6 +84,22 @@ def test_what_is_converted_computes_what_the_reference_does(tmp_path):
     images = np.random.RandomState(1).standard_normal((2, 3, 16, 16)).astype(np.float32)
     expected, _ = reference.forward({name: a.astype(np.float64) for name, a in arrays.items()}, images, spec)
     assert np.abs(network(Tensor(images)).asnumpy() - expected).max() < 2e-4
+
+
+def test_positions_are_resampled_where_the_images_are_of_another_size(file, tmp_path):
+    """By the network's own resampling inside its graph, which is compared with PyTorch's elsewhere."""
+    converted(file, "ours.ckpt", HEADS, cwd=tmp_path)
+    checkpoint = read_checkpoint(tmp_path / "ours.ckpt")
+    model = parse(checkpoint.config, "ours").model
+    own, larger = from_config(model), from_config(replace(model, image_size=(24, 32)))
+    checkpoint.load_into(own)
+    checkpoint.load_into(larger)
+    expected = own.with_tokens("none", (24, 32)).positions().asnumpy()
+    assert np.abs(larger.pos_embed.asnumpy() - expected).max() < 1e-5
+    with pytest.raises(UserError, match=r"other shape: head\.weight \[5, 24\] for \[6, 24\]"):
+        checkpoint.load_into(from_config(replace(model, num_classes=6, image_size=24)))
+    with pytest.raises(UserError, match=r"extra: cls_token; other shape: pos_embed \[1, 17, 24\] for \[1, 36, 24\]"):
+        checkpoint.load_into(from_config(replace(model, pool="avg", image_size=24)))
 
 
 def test_a_fresh_head_only_when_asked(file, tmp_path):
