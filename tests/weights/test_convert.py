@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from src.config import Config, ModelConfig, parse
 from src.errors import UserError
-from src.models import from_config
+from src.models import from_config, trace
 from src.schedules import Geometry
 from src.weights import google, read_checkpoint
 from src.weights.load import shapes_of
@@ -252,6 +252,27 @@ def test_full_sizes_there_and_back(tmp_path, size, pixels):
     back = load_file(tmp_path / "back.safetensors")
     assert back.keys() == arrays.keys()
     assert all(np.array_equal(back[name], array) for name, array in arrays.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", ["none", "4,7,10(30%,30%,30%)+fused", "4,7(30%,30%)+11"])
+def test_a_deit_s_computes_what_the_reference_does(tmp_path, spec):
+    """DeiT-S at 224 pixels with timm's names, random, converted, against float64."""
+    random, shapes = np.random.default_rng(0), shapes_of(Geometry.from_config(ModelConfig(num_classes=1000)))
+    arrays = to_timm({name: 0.05 * random.standard_normal(shape, np.float32) for name, shape in shapes.items()}, 16)
+    arrays = {name: np.ascontiguousarray(a + ("norm" in name and "weight" in name)) for name, a in arrays.items()}
+    save_file(arrays, tmp_path / "timm.safetensors")
+    converted("timm.safetensors", "ours.ckpt", f"model.tokens={spec}", cwd=tmp_path)
+    checkpoint = read_checkpoint(tmp_path / "ours.ckpt")
+    network = from_config(parse(checkpoint.config, "ours").model).set_train(False)
+    checkpoint.load_into(network)
+    images = random.standard_normal((2, 3, 224, 224), np.float32)
+    wide = {name: array.astype(np.float64) for name, array in arrays.items()}
+    expected, kept = reference.forward(wide, images, spec, heads=6, patch=16)
+    traced = trace(network, Tensor(images))
+    assert np.abs(traced.logits - expected).max() < 2e-4
+    assert all((places == kept[block]).all() for block, places in traced.kept.items())
+    assert expected.std() > 0.1
 
 
 MAKE = """
