@@ -33,6 +33,20 @@ def test_pixels_of_validation(tmp_path, photos, resize):
         assert (difference.min() > 1) == (resize == "mindspore")
 
 
+@pytest.mark.parametrize("resize", ["pil", "mindspore"])
+def test_pixels_of_files_for_a_network_of_cifars(tmp_path, photos, resize):
+    """A file is first made 32x32 pixels, as the set's images are, and those the network's size."""
+    path = tmp_path / "config.yaml"
+    path.write_text("data: {name: cifar10, val_split: test, mean: [0, 0, 0], std: [1, 1, 1]}\nmodel: {image_size: 48}")
+    config = load(path, [f"data.resize={resize}"])
+    file = sorted((photos / "val/bee").glob("*"))[1]
+    image = Image.open(file).convert("RGB")
+    for side in (32, 48):
+        image = image.resize((side, side), Image.Resampling.BICUBIC)
+    difference = np.abs(255 * loaders.read_images([file], config)[0].transpose(1, 2, 0) - np.asarray(image)).max()
+    assert (difference < 0.01) == (resize == "pil")
+
+
 def test_sizes_and_crops_are_rounded_as_torchvision_rounds():
     assert PillowResize(255, "bicubic").resized(300, 400) == (255, 340)
     assert PillowResize(255, "bicubic").resized(401, 300) == (340, 255)
