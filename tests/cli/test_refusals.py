@@ -61,9 +61,12 @@ CASES = [
     ("src.tools.table1", [], "msrun started this process, but not with --distribute"),
     ("train", ["--resume", "nowhere"], "give either --config FILE or --resume RUN_FOLDER"),
     ("train", ["run.dir=/dev/null/run"], "run.dir /dev/null/run cannot be made: Not a directory"),
+    ("train", ["train.accumulate=50"], "train.accumulate 50: the 1437 training images do not fill so"),
+    ("train", ["train.freeze_blocks=13"], "train.freeze_blocks 13: the model has 12 blocks; name at most as many"),
+    ("train", ["optimizer.layer_decay=1.5"], "optimizer.layer_decay: input should be less than or equal to 1, not 1.5"),
     ("train", ["train.init=nowhere.ckpt"], "train.init nowhere.ckpt does not exist; name a checkpoint, or null to"),
     ("train", ["train.init=empty.ckpt"], "checkpoint empty.ckpt is damaged, or no checkpoint"),
-    ("train", ["train.init=digits.yaml"], "checkpoint digits.yaml must end in .ckpt or .safetensors"),
+    ("train", ["train.init=digits.yaml"], "checkpoint digits.yaml must end in .ckpt, .safetensors"),
     ("train", ["train.init=small.safetensors", "model.patch_size=8"],
      "small.safetensors does not fit the model: its model.embed_dim is 8, not 64, its model.patch_size is 4, not 8, its"
      " model.depth is 1, not 12, its hidden channels of the MLP is 16, not 256; set what the file has"),
