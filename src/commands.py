@@ -15,13 +15,14 @@ from src import cli
 from src.config import Config, Role, dump, format_override, keys_with, load, with_classes
 from src.config.files import Overrides
 from src.data.datasets import Dataset, check_sizes, names_digest, open_dataset
+from src.data.order import steps_of
 from src.data.verify import verify_images
 from src.errors import Interrupted, UserError, plain, short_message
 from src.files import write_text
 from src.runs import RunFolder
 from src.runs.images import RunImages, read_images
 from src.runtime import device
-from src.runtime.distributed import ProcessGroup, launched_processes
+from src.runtime.distributed import SINGLE_PROCESS, ProcessGroup, launched_processes
 from src.runtime.environment import memory
 from src.runtime.signals import STOP
 from src.schedules import Geometry, parse, resolve
@@ -175,6 +176,9 @@ def check(config: Config) -> None:
             f"the network has {geometry.parameters:,} parameters of 4 bytes, more than this machine's memory; lower"
             " model.embed_dim, model.depth, model.num_classes or model.image_size"
         )
+    frozen = config.train.freeze_blocks or 0
+    if frozen > geometry.depth:
+        raise UserError(f"train.freeze_blocks {frozen}: the model has {geometry.depth} blocks; name at most as many")
     resolve(parse(config.model.tokens), geometry)
     resolve_phases(config)
 
@@ -184,7 +188,22 @@ def _check(config: Config, splits: Sequence[str] = ("train", "val")) -> Dataset:
     check(config)
     dataset = open_dataset(config.data, splits)
     dataset.check_fits(config.model.num_classes or len(dataset.classes))
+    if "train" in splits:
+        _check_updates(config, dataset)
     return dataset
+
+
+def _check_updates(config: Config, dataset: Dataset, group: ProcessGroup = SINGLE_PROCESS) -> None:
+    """Refuse an epoch without an update.
+
+    Raises:
+        UserError: The images do not fill the batches of one.
+    """
+    if steps_of(dataset.splits["train"].num_images, config, group) == 0:
+        raise UserError(
+            f"train.accumulate {config.train.accumulate}: the {dataset.splits['train'].num_images} training images do"
+            f" not fill so many batches of {config.data.batch_size}; lower it"
+        )
 
 
 def _set_up(config: Config, distribute: bool) -> ProcessGroup:
@@ -232,29 +251,16 @@ def _prepare(
     config = with_classes(config, len(dataset.classes))
     for phase in plan_phases(config):
         check_transforms(config_of(config, phase))
-    if initial is not None:
-        _check_initial(config, initial, group)
+    if initial is not None and len(set(group.gather(initial.digest))) > 1:
+        raise UserError(f"train.init {config.train.init} is not the same file for every process")
     check_sizes(dataset, config.data, group)
     left_out = images.left_out if begun else None
     dataset, bad_images, left_out = verify_images(
         dataset, config.data.on_bad_image, device.cache_folder(), group, left_out
     )
     check_sizes(dataset, config.data, group)
+    _check_updates(config, dataset, group)
     return _Prepared(config, dataset, replace(images, left_out=left_out), bad_images, initial), group
-
-
-def _check_initial(config: Config, initial: Initial, group: ProcessGroup) -> None:
-    """Refuse weights that a network of the configuration does not take, or that processes read differently.
-
-    Raises:
-        UserError: They are so.
-    """
-    from src.models import from_config
-    from src.models.initial import initialise
-
-    initialise(from_config(config.model), initial)
-    if len(set(group.gather(initial.digest))) > 1:
-        raise UserError(f"train.init {initial.path} is not the same file for every process")
 
 
 def _train(
@@ -295,7 +301,7 @@ def _describe(run: RunFolder, data: _Prepared) -> None:
 
     log.info("run folder: %s", run.path)
     if data.initial is not None:
-        _describe_initial(run, data.initial)
+        _describe_initial(run, data.initial, data.config)
     write_text(run.phases, run_costs(data.config).table())
     if data.bad_images:
         write_text(run.bad_images, "".join(f"{plain(line)}\n" for line in data.bad_images))
@@ -303,8 +309,9 @@ def _describe(run: RunFolder, data: _Prepared) -> None:
     run.add_environment({**environment(data.config), "processes": data.images.processes})
 
 
-def _describe_initial(run: RunFolder, initial: Initial) -> None:
-    log.info("starting from the weights of %s, SHA-256 %s", initial.path, initial.digest)
+def _describe_initial(run: RunFolder, initial: Initial, config: Config) -> None:
+    log.info("starting from the weights of %s, SHA-256 %s", initial.file.path, initial.digest)
+    initial.file.warn_of_pixels(config)
     for remark in initial.remarks:
         log.info("train.init: %s", remark)
     for warning in initial.warnings:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from src import markdown
 from src.ascend.graphs import Node, compiled_graph, forward_graph
-from src.ascend.networks import training_inputs, training_step, zero_images
+from src.ascend.networks import training_cells, zero_images
 from src.ascend.operators import FIRST, OPERATORS
 from src.config import Config, ImageSize, side_text, sides, with_tokens
 from src.errors import RunError
@@ -79,9 +79,8 @@ def _graphs(config: Config, size: ImageSize, batch_size: int, folder: Path) -> l
     sized = replace(config, model=replace(config.model, image_size=size))
     exported = from_config(config.model, target="ascend").with_tokens(config.model.tokens, size).set_train(False)
     forward = forward_graph(exported, zero_images(sized, batch_size), *exported.sample(batch_size, 0))
-    step = training_step(config, size)
-    training = compiled_graph(folder, step, *training_inputs(sized, step, batch_size))
-    return [("forward", forward), ("training", training)]
+    training = [compiled_graph(folder, cell, *inputs) for cell, inputs in training_cells(sized, batch_size)]
+    return [("forward", forward), *(("training", nodes) for nodes in training)]
 
 
 def _operators(seen: dict[str, list[Node]]) -> str:

@@ -158,6 +158,7 @@ def _as_if_on_910a(step: "nn.Cell") -> Iterator[None]:
     """Take 910A's branch where the graph of a step depends on the device: in the check for overflow."""
     import mindspore as ms
 
+    step = getattr(step, "step", step)  # where gradients are accumulated
     on_ascend = getattr(step, "on_ascend", None)
     with (
         mock.patch("mindspore.amp._ascend_target", ms.constexpr(lambda: True)),

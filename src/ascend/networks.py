@@ -1,6 +1,7 @@
 """The networks and training steps whose graphs are looked at: ours, and MindCV's class of the same size."""
 
-from typing import TYPE_CHECKING, Optional
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
@@ -22,7 +23,18 @@ def zero_images(config: Config, batch_size: int) -> "Tensor":
 
 
 def training_step(config: Config, image_size: Optional[ImageSize] = None) -> "TrainStep":
-    """Return a configuration's training step, written for Ascend; of another image size, if one is given."""
+    """Return a configuration's training step of one batch, written for Ascend; of an image size, if one is given."""
+    return _make_step(replace(config, train=replace(config.train, accumulate=1)), image_size)
+
+
+def training_cells(config: Config, batch_size: int) -> list[tuple["nn.Cell", tuple]]:
+    """Return the cells whose graphs train a configuration, written for Ascend, each with its inputs."""
+    step = _make_step(config)
+    inputs = training_inputs(config, step, batch_size)
+    return [(step.add, inputs), (step.update, ())] if config.train.accumulate > 1 else [(step, inputs)]
+
+
+def _make_step(config: Config, image_size: Optional[ImageSize] = None) -> Any:
     from src.models import from_config
     from src.training.state import create_train_state, make_train_step
 

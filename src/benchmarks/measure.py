@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -227,9 +228,10 @@ def new_state(config: Config) -> "TrainState":
 def training(
     config: Config, state: "TrainState", spec: str, batch: Sequence["Tensor"], image_size: Optional[ImageSize] = None
 ) -> Run:
-    """Return a call of a compiled training step, for images of another size than the network's if one is given."""
+    """Return a call of a compiled training step of one batch, whose images may have another size than the network's."""
     from src.training.state import make_train_step
 
+    config = replace(config, train=replace(config.train, accumulate=1))  # a batch is timed, not an update of several
     step = make_train_step(state, config, spec, image_size=image_size)
     return _runner(step, *batch, *step.network.sample(len(batch[0]), 0))
 

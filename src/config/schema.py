@@ -133,7 +133,11 @@ class DataConfig:
 
     name: Literal["folder", "cifar10", "cifar100"] = key("folder", "the layout below `root`", *_DATA)
     root: Text = key(
-        "sklearn:digits", "the folder of the images, or `sklearn:digits`", *_DATA, Role.RESUMABLE, Role.STATED
+        "sklearn:digits",
+        "the folder of the images, or `sklearn:digits`, or `sklearn:digits-parity`",
+        *_DATA,
+        Role.RESUMABLE,
+        Role.STATED,
     )
     train_split: Text = key("train", "training images: a subfolder, or CIFAR's train, test or all", *_DATA)
     val_split: Text = key("val", "validation images: a subfolder, or CIFAR's train, test or all", *_DATA)
@@ -216,6 +220,14 @@ class TrainConfig:
     init: Optional[Text] = key(
         None, "a checkpoint to start from, this project's or one of timm's names; null: weights drawn at random"
     )
+    freeze_blocks: Optional[CountOrZero] = key(
+        None, "the embedding and so many first blocks are not trained; null: all are trained", Role.STEP_TIME
+    )
+    accumulate: UpTo1000 = key(
+        1,
+        "batches whose gradients make one update: `data.batch_size` of each, and so many times it for `lr`",
+        Role.STEP_TIME,
+    )
     seed: Annotated[int, Strict(), Field(ge=0, lt=2**31)] = key(0, "of weights, order and augmentation")
     eval_every: Count = key(1, "epochs from one evaluation to the next; a phase's last is always evaluated")
     label_smoothing: Probability = key(0.0, "probability spread over all classes")
@@ -251,6 +263,11 @@ class OptimizerConfig:
     warmup_epochs: CountOrZero = key(5, "epochs in which the learning rate rises linearly")
     weight_decay: NonNegative = key(0.05, "of all weights but biases, norms, [CLS] and positions")
     momentum: Probability = key(0.9, "of `name: momentum`")
+    layer_decay: Optional[Share] = key(
+        None,
+        "factor on the learning rate from each layer to the one before it: norm and head have all of it, the last"
+        " block this share, the embedding that to the power of `depth` + 1; null: all the same",
+    )
 
 
 @dataclass(frozen=True, config=_CLOSED)

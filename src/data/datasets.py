@@ -4,7 +4,8 @@ A folder holds its splits, as ImageNet's (`train/CLASS/*.jpg`, `val/CLASS/*.jpg`
 a fixed random part is then held out. CIFAR-10 and CIFAR-100 are read in their binary layout.
 
 `sklearn:digits` as root names the embedded data set: the 1,797 handwritten digits of 8x8 pixels that scikit-learn
-ships (UCI ML hand-written digits), written once as PNG files to data/digits.
+ships (UCI ML hand-written digits), written once as PNG files to data/digits. `sklearn:digits-parity` are the same
+images with the same ones held out, but told apart as even and odd: another task, to fine-tune for.
 """
 
 import hashlib
@@ -25,8 +26,10 @@ from src.runtime.distributed import SINGLE_PROCESS, ProcessGroup
 
 log = logging.getLogger("skipvit")
 
-DIGITS = "sklearn:digits"
-DIGITS_FOLDER = Path("data/digits")
+EMBEDDED = {  # the folder it is written to, and the class of each digit
+    "sklearn:digits": (Path("data/digits"), tuple("0123456789")),
+    "sklearn:digits-parity": (Path("data/digits-parity"), ("even", "odd") * 5),
+}
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp")
 CIFAR_FILES = {  # one file that must be there, and the pattern of all of them
     ("cifar10", "train"): ("data_batch_1.bin", "data_batch_*.bin"),
@@ -118,7 +121,7 @@ def open_dataset(
         UserError: A folder is missing or holds no images, classes differ between splits, or the training split is
             smaller than a batch.
     """
-    root = _write_digits(DIGITS_FOLDER.resolve()) if config.root == DIGITS else _expand(config.root)
+    root = _write_digits(*EMBEDDED[config.root]) if config.root in EMBEDDED else _expand(config.root)
     if not root.is_dir():
         raise UserError(f"data.root {root} is not a folder; set data.root to the folder of the images")
     named = {"train": config.train_split, "val": config.val_split}
@@ -331,8 +334,13 @@ def _cifar_parts(subset: str) -> tuple[str, ...]:
     return ("train", "test") if subset == "all" else (subset,)
 
 
-def _write_digits(folder: Path) -> Path:
-    """Write scikit-learn's digits as an image folder, a held-out fifth of each class as val, unless it is there."""
+def _write_digits(folder: Path, classes: Sequence[str]) -> Path:
+    """Write scikit-learn's digits as an image folder, a held-out fifth of each digit as val, unless it is there.
+
+    Args:
+        classes: The class of each digit.
+    """
+    folder = folder.resolve()
     if folder.is_dir():
         return folder
     from PIL import Image
@@ -346,7 +354,7 @@ def _write_digits(folder: Path) -> Path:
         with written_whole(folder) as partial:
             for index in indices:
                 split = "val" if index in held_out else "train"
-                target = partial / split / str(digits.target[index]) / f"{index:04d}.png"
+                target = partial / split / classes[digits.target[index]] / f"{index:04d}.png"
                 target.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(np.round(digits.images[index] * (255 / 16)).astype(np.uint8)).save(target)
     except OSError:

@@ -212,6 +212,14 @@ class SkipViT(nn.Cell):
             scores = tuple(Tensor(part.astype(np.float32)) for part in parts)
         return RandomInputs(scale, scores)
 
+    def group_matcher(self, coarse: bool = False) -> dict[str, object]:
+        """Return the patterns that MindCV's `group_with_matcher` makes layers of, as timm's ViT has them.
+
+        The embedding is layer 0, block i (from 0) layer i + 1, the last norm and the head together are the last layer.
+        """
+        blocks = r"^blocks" if coarse else r"^blocks\.(\d+)"
+        return {"stem": r"^\w+_token|^pos_embed|^patch_embed", "blocks": [(blocks, None)]}
+
     def no_weight_decay(self) -> set[str]:
         """Return the names that MindCV's `create_optimizer` exempts from weight decay, as timm does."""
         return {"cls_token", "dist_token", "pos_embed"}

@@ -33,16 +33,21 @@ def log_setup(config: Config, dataset: Dataset, group: ProcessGroup, progress: T
         config.model.name, f"{geometry.parameters:,}", len(dataset.classes), train.num_images, val.num_images,
         config.data.root,
     )  # fmt: skip
-    batch = config.data.batch_size
+    batch, added = config.data.batch_size, config.train.accumulate
     log.info(
-        "%d process%s of batch %d, together %d; peak learning rate %.3g (%s)",
-        group.size, "es" if group.size > 1 else "", batch, batch * group.size, peak_lr(config, group.size),
-        _lr_rule(config),
+        "%d process%s of batch %d%s, together %d; peak learning rate %.3g (%s)",
+        group.size, "es" if group.size > 1 else "", batch, f", {added} of them an update" if added > 1 else "",
+        batch * added * group.size, peak_lr(config, group.size), _lr_rule(config),
     )  # fmt: skip
     if config.runtime.device_target == "Ascend" and config.model.act == "gelu_erf":
         log.warning(ERF_ON_ASCEND)
     if peak_lr(config, group.size) < config.optimizer.min_lr:
         log.info("that is below optimizer.min_lr %g: it does not fall after the warm-up", config.optimizer.min_lr)
+    frozen = config.train.freeze_blocks
+    if frozen is not None:
+        log.info("the embedding and %d of %d blocks are frozen", frozen, geometry.depth)
+    if frozen is not None and config.train.init is None:
+        log.warning("train.freeze_blocks without train.init: what is frozen stays as it was drawn at random")
     warmup, asked = warmup_epochs(config), config.optimizer.warmup_epochs
     if 0 < warmup < asked:
         log.info("optimizer.warmup_epochs %d is cut to %d, for the run is short", asked, warmup)

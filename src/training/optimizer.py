@@ -1,11 +1,14 @@
 """Learning rate, optimiser and loss scale, from MindCV and MindSpore."""
 
+from collections.abc import Iterable
+from typing import Union
+
 import numpy as np
-from mindcv.optim import create_optimizer
-from mindcv.optim.optim_factory import init_group_params
+from mindcv.optim.optim_factory import group_with_matcher, init_group_params
 from mindcv.scheduler import create_scheduler
-from mindspore import Tensor, amp, jit_class, nn, ops
+from mindspore import Parameter, Tensor, amp, jit_class, nn, ops
 from mindspore import dtype as mstype
+from mindspore.nn.learning_rate_schedule import LearningRateSchedule
 
 from src.config import Config
 from src.models.ops import multiply
@@ -14,8 +17,8 @@ BETA1, BETA2 = 0.9, 0.999
 
 
 def peak_lr(config: Config, processes: int = 1) -> float:
-    """Return the highest learning rate, scaled linearly with the batch of all processes (arXiv 1706.02677)."""
-    batch = config.data.batch_size * processes
+    """Return the highest learning rate, scaled linearly with the images of an update (arXiv 1706.02677)."""
+    batch = config.data.batch_size * config.train.accumulate * processes
     return config.optimizer.lr * batch / (config.optimizer.lr_batch_size or batch)
 
 
@@ -47,21 +50,48 @@ def make_optimizer(config: Config, network: nn.Cell, rates: list[float]) -> nn.O
     learning rate, and its inverse into the weight decay. What differs from the paper is epsilon: divided by
     sqrt(1 - beta2^t).
     """
-    decay = config.optimizer.weight_decay
-    if config.optimizer.name == "momentum":
-        return create_optimizer(
-            network,
-            "momentum",
-            lr=rates,
-            weight_decay=decay,
-            momentum=config.optimizer.momentum,
-            weight_decay_filter="norm_and_bias",
-        )
-    steps = np.arange(1, len(rates) + 1, dtype=np.float64)
-    correction = np.sqrt(1 - BETA2**steps) / (1 - BETA1**steps)
-    schedule = PerStep(decay / correction) if decay else 0.0
-    groups = init_group_params(network.trainable_params(), schedule, "norm_and_bias", network.no_weight_decay())
-    return nn.AdamWeightDecay(groups, (np.array(rates) * correction).tolist(), BETA1, BETA2, eps=1e-8)
+    options = config.optimizer
+    decay: Union[float, PerStep] = options.weight_decay
+    if options.name == "adamw":
+        steps = np.arange(1, len(rates) + 1, dtype=np.float64)
+        correction = np.sqrt(1 - BETA2**steps) / (1 - BETA1**steps)
+        rates = (np.array(rates) * correction).tolist()
+        decay = PerStep(decay / correction) if decay else 0.0
+    groups = init_group_params(network.trainable_params(), decay, "norm_and_bias", network.no_weight_decay())
+    if options.layer_decay is not None:
+        groups = _by_layers(network, groups, rates, options.layer_decay)
+    if options.name == "adamw":
+        return nn.AdamWeightDecay(groups, rates, BETA1, BETA2, eps=1e-8)
+    return nn.Momentum(groups, rates, options.momentum)
+
+
+def freeze(network: nn.Cell, blocks: int) -> None:
+    """Have the embedding and the first blocks of a network not trained."""
+    layers = _layers(network, network.get_parameters())
+    for weight in network.get_parameters():
+        weight.requires_grad = weight.requires_grad and layers[weight.name] > blocks
+
+
+def _layers(network: nn.Cell, weights: Iterable[Parameter]) -> dict[str, int]:
+    """Return the layer of each weight by its name: 0 the first of them, the last one norm and head."""
+    return group_with_matcher(weights, network.group_matcher(), reverse=True)
+
+
+def _by_layers(network: nn.Cell, groups: list[dict], rates: list[float], layer_decay: float) -> list[dict]:
+    """Divide groups of parameters by layers, each of which has its share of the learning rate (arXiv 2106.08254)."""
+    *groups, order = groups
+    layers = _layers(network, order["order_params"])
+    table, last = PerStep(np.array(rates)), max(layers.values())
+    divided = [
+        {
+            "params": [weight for weight in group["params"] if layers[weight.name] == layer],
+            "lr": LayerRate(table, layer_decay ** (last - layer)),
+            "weight_decay": group["weight_decay"],
+        }
+        for group in groups
+        for layer in sorted({layers[weight.name] for weight in group["params"]})
+    ]
+    return [*divided, order]
 
 
 class PerStep(nn.Cell):
@@ -74,6 +104,18 @@ class PerStep(nn.Cell):
 
     def construct(self, step: Tensor) -> Tensor:
         return ops.gather(self.values, ops.minimum(step, self.last), 0)
+
+
+class LayerRate(LearningRateSchedule):
+    """A layer's share of the learning rate, of a table that all layers have in common."""
+
+    def __init__(self, table: PerStep, share: float) -> None:
+        super().__init__()
+        self.table = table
+        self.share = share
+
+    def construct(self, global_step: Tensor) -> Tensor:
+        return multiply(self.table(global_step), self.share)
 
 
 @jit_class

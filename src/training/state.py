@@ -2,15 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Optional
+from typing import Optional, Union
 
 from mindspore import Parameter, amp, nn
 
 from src.config import Config, ImageSize
 from src.runtime.distributed import SINGLE_PROCESS, ProcessGroup
+from src.training.accumulate import Accumulation
 from src.training.ema import Ema
 from src.training.loss import Loss
-from src.training.optimizer import make_optimizer, make_scaler
+from src.training.optimizer import freeze, make_optimizer, make_scaler
 from src.training.step import TrainStep
 from src.weights.files import AVERAGE_STEPS, NETWORK, OPTIMIZER, SCALER
 
@@ -53,6 +54,8 @@ def create_train_state(config: Config, build: Callable[[], nn.Cell], rates: list
         rates: The learning rate of every step of the run.
     """
     network = build()
+    if config.train.freeze_blocks is not None:
+        freeze(network, config.train.freeze_blocks)
     ema = Ema(network, build(), config.train.ema_decay) if config.train.ema_decay is not None else None
     return TrainState(network, make_optimizer(config, network, rates), make_scaler(config), ema)
 
@@ -63,7 +66,7 @@ def make_train_step(
     tokens: str,
     group: ProcessGroup = SINGLE_PROCESS,
     image_size: Optional[ImageSize] = None,
-) -> TrainStep:
+) -> Union[TrainStep, Accumulation]:
     """Make the training step of a schedule, for one process of a group.
 
     Args:
@@ -76,4 +79,4 @@ def make_train_step(
     step = TrainStep(
         network, loss, state.optimizer, state.scaler, state.ema, train.clip_norm, checks_overflow, group.size
     )
-    return step.set_train()
+    return (Accumulation(step, train.accumulate) if train.accumulate > 1 else step).set_train()

@@ -52,14 +52,21 @@ class TrainStep(nn.Cell):
         return self.scaler.scale(self.loss(self.network(*inputs), labels))
 
     def construct(self, images: Tensor, labels: Tensor, *random_inputs: object) -> tuple[Tensor, Tensor]:
+        return self.apply(*self.backward(images, labels, *random_inputs))
+
+    def backward(self, images: Tensor, labels: Tensor, *random_inputs: object) -> tuple[Tensor, tuple, Tensor]:
+        """Return the loss of a batch, its gradients, and whether all of these are finite."""
         if self.checks_overflow and self.on_ascend:  # its status also tells of an evaluation or an average before
             images = ops.depend(images, self.clear_overflow(Tensor([0] * 8, ms.int32)))
         loss, gradients = self.gradient(labels, images, *random_inputs)
         loss = self.scaler.unscale(loss)
         gradients = self.scaler.unscale(gradients)
-        finite = ops.isfinite(loss)
+        return loss, gradients, self.all_finite(gradients) if self.checks_overflow else ops.isfinite(loss)
+
+    def apply(self, loss: Tensor, gradients: tuple, finite: Tensor) -> tuple[Tensor, Tensor]:
+        """Update the weights by the gradients of all processes; return the loss, and whether all are finite."""
         if self.checks_overflow:
-            finite = self.sum(ops.cast(self.all_finite(gradients), ms.float32)) > self.enough
+            finite = self.sum(ops.cast(finite, ms.float32)) > self.enough
             self.scaler.adjust(finite)
             gradients = self.average(gradients)
             if finite:

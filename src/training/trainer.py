@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Optional
+from typing import Optional, Union
 
 import numpy as np
 from mindspore import Tensor, nn
@@ -29,6 +29,7 @@ from src.runtime import device
 from src.runtime.distributed import SINGLE_PROCESS, ProcessGroup
 from src.schedules import Phase, plan_phases
 from src.schedules.phases import config_of, evaluated_tokens
+from src.training.accumulate import Accumulation
 from src.training.callbacks import Callback
 from src.training.checkpoint import TrainingProgress, restore_state, save_best, save_state, save_weights
 from src.training.evaluate import Accuracy, evaluate
@@ -37,6 +38,7 @@ from src.training.optimizer import learning_rates
 from src.training.state import create_train_state, make_train_step
 from src.training.step import TrainStep
 
+Step = Union[TrainStep, Accumulation]
 STEPS_BETWEEN_NOTES = 10  # an Ascend is asked no more often for what it has computed
 
 log = logging.getLogger("skipvit")
@@ -88,12 +90,13 @@ class Trainer:
         self.config, self.dataset, self.run, self.group = config, dataset, run, group
         self.callbacks, self.should_stop = callbacks, should_stop
         self.steps = steps_of_epoch(dataset, config, group)
-        self.images = config.data.batch_size * group.size  # of a step
+        self.batches = config.train.accumulate  # of a step
+        self.images = config.data.batch_size * self.batches * group.size  # of a step
         self.rates = learning_rates(config, self.steps, group.size)
         self.state = create_train_state(config, build, self.rates)
         self.phases = plan_phases(config)
         self.graphs = 0  # of training, compiled
-        self.trains: Optional[tuple[TrainStep, Phase]] = None  # the last step, and what it was made for
+        self.trains: Optional[tuple[Step, Phase]] = None  # the last step, and what it was made for
         self.evaluates: Optional[tuple[nn.Cell, str]] = None
         self.progress = TrainingProgress()
         self.agrees_each_step = group.size == 1 or config.runtime.device_target == "CPU"
@@ -131,7 +134,7 @@ class Trainer:
             for phase in phases:
                 self._train_phase(phase)
 
-    def _graphs_of(self, phase: Phase) -> tuple[TrainStep, nn.Cell]:
+    def _graphs_of(self, phase: Phase) -> tuple[Step, nn.Cell]:
         """Return a phase's step, and the network to evaluate: those of the phase before, where they are the same."""
         tokens = evaluated_tokens(self.config, phase)
         if self.trains and self.trains[1].graph != phase.graph:
@@ -159,22 +162,26 @@ class Trainer:
             self._finish_epoch(phase, number, epoch, accuracy, evaluated)
         self.graphs += len(step.compile_cache) - compiled
 
-    def _train_epoch(self, step: TrainStep, number: int) -> EpochResult:
+    def _train_epoch(self, step: Step, number: int) -> EpochResult:
         """Train the steps of an epoch that are still to be done."""
         device.set_seeds(self.config.train.seed, number, self.group.rank)
         step.set_train()
         before = len(self.progress.losses)
         pending: list[tuple[Tensor, Tensor]] = []
         sink = self.config.runtime.sink
-        epoch = self.data.epoch(number, before, lambda: None if sink else _finish_steps(pending))
+        epoch = self.data.epoch(number, before * self.batches, lambda: None if sink else _finish_steps(pending))
         started = computing = time.monotonic()
         with closing(train_batches(epoch, sink)) as batches:
-            for index, (images, labels) in enumerate(batches, before + 1):
-                inputs = (images, labels, *self._sample(step.network, number, index))
+            for batch, (images, labels) in enumerate(batches, before * self.batches + 1):
+                inputs = (images, labels, *self._sample(step.network, number, batch))
                 if not step.compile_cache:
                     device.compile_ahead(step, *inputs)
                     computing, epoch.waited = time.monotonic(), 0.0
-                pending.append(step(*inputs))
+                result = step(*inputs)
+                if result is None:  # more batches make the step's update
+                    continue
+                pending.append(result)
+                index = batch // self.batches
                 saves = self._saves_at(index)
                 collects = index % STEPS_BETWEEN_NOTES == 1 or index == self.steps or saves
                 stop = self._signal() if collects or self.agrees_each_step else None
@@ -199,7 +206,7 @@ class Trainer:
         return every is not None and index % every == 0 and index < self.steps
 
     def _sample(self, network: nn.Cell, number: int, index: int) -> tuple[object, ...]:
-        """Draw the network's random inputs for a step."""
+        """Draw the network's random inputs for a batch."""
         seed = (self.config.train.seed, number, index, self.group.rank)
         return network.sample(self.config.data.batch_size, *seed)
 

@@ -3,16 +3,16 @@
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional
 
 import numpy as np
 
-from src.config import Config, ModelConfig, parse
+from src.config import Config, ModelConfig, parse, with_classes
 from src.errors import UserError, difference
 from src.schedules import Geometry
-from src.weights.load import Checkpoint, read_checkpoint
+from src.weights.load import Checkpoint, check_fit, read_checkpoint, shapes_of
 
 HEADS = ("head.", "head_dist.")
 PREFIX = ("cls_token", "dist_token")
@@ -30,7 +30,7 @@ class Initial:
         warnings: What of it may be a mistake.
     """
 
-    path: Path
+    file: Checkpoint
     digest: str
     arrays: dict[str, np.ndarray]
     grid: tuple[int, int]
@@ -39,7 +39,7 @@ class Initial:
 
     def facts(self) -> dict[str, object]:
         """Return what the run folder says of it."""
-        return {"file": str(self.path), "sha256": self.digest, "remarks": [*self.remarks, *self.warnings]}
+        return {"file": str(self.file.path), "sha256": self.digest, "remarks": [*self.remarks, *self.warnings]}
 
 
 def read_initial(config: Config, classes: Sequence[str]) -> Optional[Initial]:
@@ -49,8 +49,8 @@ def read_initial(config: Config, classes: Sequence[str]) -> Optional[Initial]:
         classes: Of the data.
 
     Raises:
-        UserError: The file is missing, unreadable or damaged, or of other sizes than the model but for classes and
-            image size.
+        UserError: The file is missing, unreadable or damaged, or does not fit the model in more than the number of
+            classes and the image size.
     """
     if config.train.init is None:
         return None
@@ -59,24 +59,26 @@ def read_initial(config: Config, classes: Sequence[str]) -> Optional[Initial]:
         raise UserError(f"train.init {path} does not exist; name a checkpoint, or null to start at random")
     file = read_checkpoint(path)
     told = _model_of(file)
-    geometry = Geometry.from_config(config.model)
+    geometry = Geometry.from_config(with_classes(config, len(classes)).model)
     _check_sizes(file, geometry, told)
     grid = _grid(file, told)
     remarks, warnings = [], []
     if grid != geometry.grid:
         remarks.append(f"positions resampled from {_text(grid)} to {_text(geometry.grid)} patches")
-    outputs, wanted = len(file.arrays["head.weight"]), config.model.num_classes or len(classes)
-    arrays = file.arrays
+    outputs, wanted = len(file.arrays["head.weight"]), geometry.num_classes
+    arrays, shapes = file.arrays, shapes_of(replace(geometry, grid=grid))
     if outputs != wanted:
         arrays = {name: array for name, array in arrays.items() if not name.startswith(HEADS)}
+        shapes = {name: shape for name, shape in shapes.items() if not name.startswith(HEADS)}
         remarks.append(f"the head stays as initialised: the file has {outputs} outputs, this model {wanted}")
     elif file.classes and file.classes != tuple(classes):
         differing = difference(file.classes, tuple(classes), "the file", "the data")
         warnings.append(f"the head is of as many classes, but not of these: {differing}")
     if told is not None and told.act != config.model.act:
         warnings.append(f"the file was trained with model.act {told.act}, this model has {config.model.act}")
+    check_fit(arrays, shapes, path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Initial(path, digest, arrays, grid, tuple(remarks), tuple(warnings))
+    return Initial(file, digest, arrays, grid, tuple(remarks), tuple(warnings))
 
 
 def _model_of(file: Checkpoint) -> Optional[ModelConfig]:
@@ -88,7 +90,7 @@ def _model_of(file: Checkpoint) -> Optional[ModelConfig]:
 
 
 def _check_sizes(file: Checkpoint, geometry: Geometry, told: Optional[ModelConfig]) -> None:
-    """Refuse other sizes than the model's; single names are compared when there is a network.
+    """Refuse other sizes than the model's by the keys that set them.
 
     Raises:
         UserError: The file has other sizes, or lacks what would tell them.

@@ -228,3 +228,18 @@ def test_the_graphs_of_phases_are_checked_at_their_sizes(tmp_path):
     rows = [line for line in (tmp_path / "report.md").read_text().splitlines() if line.startswith("| `")]
     assert [row.split(" | ")[:2] for row in rows] == [["| `none at 96`", "forward"], ["| `none at 96`", "training"]]
     assert all(row.endswith("| none |") for row in rows)
+
+
+@pytest.mark.slow
+def test_both_graphs_of_accumulated_gradients_are_checked(tmp_path):
+    """That of a batch, and that of the update; with a learning rate a layer."""
+    small = ["model.embed_dim=48", "model.depth=2", "model.tokens=1(50%)+2", "model.image_size=32"]
+    tuned = ["train.accumulate=2", "optimizer.layer_decay=0.75", "train.freeze_blocks=1", "train.clip_norm=1"]
+    options = ["--config", "configs/skipvit_s.yaml", "--markdown", tmp_path / "report.md", *small, *tuned]
+    done = run_module("src.tools.ascend_check", *options)
+    assert done.returncode == 0, done.stderr[-2000:]
+    report = (tmp_path / "report.md").read_text()
+    rows = [line for line in report.splitlines() if line.startswith("| `")]
+    assert [row.split(" | ")[1] for row in rows] == ["forward", "training", "training"]
+    assert all(row.endswith("| none |") for row in rows)
+    assert "| AdamWeightDecay | training |" in report

@@ -25,7 +25,8 @@ def test_roles_are_what_their_readers_relied_on():
     assert set(keys_with(Role.RESUMABLE)) == resumable
     assert set(keys_with(Role.RECORD)) == sections["run"] | told
     assert set(keys_with(Role.MACHINE)) == sections["runtime"]
-    assert set(keys_with(Role.STEP_TIME)) == sections["model"] | sections["data"] | sections["runtime"]
+    timed = sections["model"] | sections["data"] | sections["runtime"] | {"train.freeze_blocks", "train.accumulate"}
+    assert set(keys_with(Role.STEP_TIME)) == timed
     assert set(keys_with(Role.MOVABLE)) == sections["data"] | {"runtime.device_target"}
     assert set(keys_with(Role.FOLDER_ONLY)) == {f"data.{k}" for k in ("val_fraction", "scale", "ratio", "crop_pct")}
     assert keys_with(Role.FROM_DATA) == ["model.num_classes"]

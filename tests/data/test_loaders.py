@@ -121,6 +121,25 @@ def test_digits_are_written_once_as_an_image_folder(tmp_path, monkeypatch):
     assert batches(loaders.val_loader(source, config))[0][0].shape == (6, 3, 16, 16)
 
 
+def test_even_and_odd_digits_are_the_same_images_with_the_same_ones_held_out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    digits, parity = (
+        datasets.open_dataset(make(tmp_path, f"data.root={root}").data)
+        for root in ("sklearn:digits", "sklearn:digits-parity")
+    )
+    assert parity.classes == ("even", "odd")
+    for split in ("train", "val"):
+        told = [
+            {
+                path.name: (path.parent.name, path.read_bytes())
+                for path in datasets.files_of(data.splits[split], data.classes)
+            }
+            for data in (digits, parity)
+        ]
+        expected = {name: (("even", "odd")[int(digit) % 2], image) for name, (digit, image) in told[0].items()}
+        assert told[1] == expected
+
+
 def test_missing_and_empty_folders_are_refused(tmp_path, photos):
     def refused(*overrides):
         with pytest.raises(UserError) as error:

@@ -77,6 +77,7 @@ def test_names_of_timm_and_a_head_of_as_many_classes(file, start, tmp_path):
     assert np.array_equal(network["blocks.3.norm2.gamma"], arrays["blocks.3.norm2.weight"])
     assert json.loads(run.init.read_text())["remarks"] == []
     assert "train.init:" not in said
+    assert "data.resize=pil" in said
 
 
 def test_other_classes_and_another_gelu_are_said(file, start, tmp_path):
