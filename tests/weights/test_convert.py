@@ -239,6 +239,18 @@ def test_weights_shown_other_pixels_are_warned_of(file, tmp_path, caplog):
 
 
 @pytest.mark.slow
+def test_eval_of_a_converted_file_tells_of_other_pixels(file, tmp_path, photos, caplog):
+    """The whole way: converted with a fresh head, evaluated as it says, and otherwise."""
+    converted(file, "a.ckpt", HEADS, "--num_classes", 3, "model.tokens=1(50%)+2", cwd=tmp_path)
+    given = ["--ckpt", "a.ckpt", f"data.root={photos}", "data.batch_size=9", "model.image_size=24"]
+    for more, told in (([], False), (["data.resize=mindspore"], True)):
+        result = run_here("eval", *given, *more, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        assert '"images": 9, "tokens": "1(50%)+2"' in result.stdout
+        assert ("it expects data.resize=pil" in caplog.text) == told
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "pixels"), [("ti", 224), ("s", 224), ("b", 224), ("s", 384)])
 def test_full_sizes_there_and_back(tmp_path, size, pixels):
     model = ModelConfig(f"skipvit_{size}_16_224", image_size=pixels, num_classes=1000)
