@@ -53,6 +53,7 @@ def torture(kills: int, signals: int, chance: random.Random) -> str:
             check(run, Path("whole"))
             if ended is not None:
                 break
+            seconds *= 0.8  # the machine has become faster: runs end before they are disturbed
         slowest = max(slowest, took)
         seen[ended] += 1
         print(f"{run}: {what} {whom}: {ended}, {took:.1f} s", flush=True)

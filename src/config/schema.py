@@ -218,7 +218,7 @@ class TrainConfig:
         "phases, such as `[{epochs: 15, tokens: none}, {epochs: 285}]`; null: a dense warm-up, then `tokens`",
     )
     init: Optional[Text] = key(
-        None, "a checkpoint to start from, this project's or one of timm's names; null: weights drawn at random"
+        None, "a file of weights to start from, of any kind that `src.tools.convert` reads; null: drawn at random"
     )
     freeze_blocks: Optional[CountOrZero] = key(
         None, "the embedding and so many first blocks are not trained; null: all are trained", Role.STEP_TIME

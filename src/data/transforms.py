@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -45,7 +44,7 @@ def train_transforms(config: DataConfig, image_size: ImageSize) -> list[Transfor
     """
     crop, _, _ = _create(config, image_size, auto_augment=None)
     if config.name != "folder":
-        crop = [vision.RandomCrop(32, 4), *_resize(replace(config, resize="mindspore"), image_size), *crop[1:]]
+        crop = [vision.RandomCrop(32, 4), *_resize_cifar(config, image_size, by_pillow=False), *crop[1:]]
     return crop + _augmentation(config, image_size)
 
 
@@ -82,9 +81,10 @@ def val_transforms(config: DataConfig, image_size: ImageSize) -> list[Transform]
         mean=[255 * value for value in config.mean],
         std=[255 * value for value in config.std],
     )
+    by_pillow = config.resize == "pil"
     if config.name != "folder":
-        return _resize(config, image_size) + transforms[3:]  # without MindCV's Decode, Resize and CenterCrop
-    if config.resize == "pil":
+        return _resize_cifar(config, image_size, by_pillow) + transforms[3:]  # without MindCV's first three
+    if by_pillow:
         size = sides(image_size)
         scaled = [math.floor(side / config.crop_pct) for side in size]
         whole = scaled[0] if size[0] == size[1] else (scaled[0], scaled[1])
@@ -99,18 +99,16 @@ def file_transforms(config: DataConfig, image_size: ImageSize) -> list[Transform
     """
     transforms = val_transforms(config, image_size)
     if config.name != "folder":
-        return [vision.Decode(), vision.Resize((32, 32), _interpolation(config)), *transforms]
+        return [vision.Decode(), _resize(config, (32, 32), config.resize == "pil"), *transforms]
     return transforms
 
 
-def _resize(config: DataConfig, image_size: ImageSize) -> list[Transform]:
+def _resize_cifar(config: DataConfig, image_size: ImageSize, by_pillow: bool) -> list[Transform]:
     size = sides(image_size)
-    if size == (32, 32):
-        return []
-    if config.resize == "pil":
-        return [PillowResize(size, config.interpolation)]
-    return [vision.Resize(size, _interpolation(config))]
+    return [] if size == (32, 32) else [_resize(config, size, by_pillow)]
 
 
-def _interpolation(config: DataConfig) -> vision.Inter:
-    return getattr(vision.Inter, config.interpolation.upper())
+def _resize(config: DataConfig, size: tuple[int, int], by_pillow: bool) -> Transform:
+    if by_pillow:
+        return PillowResize(size, config.interpolation)
+    return vision.Resize(size, getattr(vision.Inter, config.interpolation.upper()))

@@ -24,6 +24,14 @@ def resampling(old: tuple[int, int], new: tuple[int, int], prefix: int = 1) -> n
     return matrix
 
 
+def resample(positions: np.ndarray, old: tuple[int, int], new: tuple[int, int]) -> np.ndarray:
+    """Return the positions of a grid [1, N, C] for another grid, [1, N', C], in their own type."""
+    grid = positions.reshape(*old, -1)
+    rows = np.tensordot(bicubic(old[0], new[0]), grid, (1, 0))
+    both = np.tensordot(bicubic(old[1], new[1]), rows, (1, 1)).swapaxes(0, 1)
+    return both.reshape(1, new[0] * new[1], -1).astype(positions.dtype)
+
+
 def bicubic(old: int, new: int) -> np.ndarray:
     """Return float64 [new, old]: resampling along one side, each row of which sums to 1.
 

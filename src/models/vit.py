@@ -13,7 +13,7 @@ from mindspore.common.initializer import TruncatedNormal, initializer
 from src.config import ImageSize
 from src.models.layers import Block, PatchEmbed, dense
 from src.models.ops import choose_target, layer_norm, matmul, multiply
-from src.models.positions import resampling
+from src.models.positions import resample, resampling
 from src.models.router import TokenRouter
 from src.schedules import Geometry, Plan, parse, resolve
 
@@ -176,6 +176,11 @@ class SkipViT(nn.Cell):
     def path_scale(self, drop_path_scale: Optional[Tensor], block: int, half: int) -> Optional[Tensor]:
         """Return stochastic depth's factors [B] for half a block; None if none were given."""
         return None if drop_path_scale is None else drop_path_scale[:, block, half]
+
+    def positions_from(self, positions: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+        """Resample a position embedding of another grid [1, prefix + patches, C] to the one that is stored here."""
+        prefix, patches = np.split(positions, [self.plan.prefix], axis=1)
+        return np.concatenate([prefix, resample(patches, grid, self.position_grid)], axis=1)
 
     def with_tokens(self, tokens: str, image_size: Optional[ImageSize] = None) -> "SkipViT":
         """Return the network of another schedule over the same parameters; of another image size too, if one is given.

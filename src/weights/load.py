@@ -1,6 +1,7 @@
 """Load checkpoints into networks."""
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 
 MOST_TIMES_LARGER = 16
+PREFIX = ("cls_token", "dist_token")  # whose positions stand before the patches'
 PIXELS = ("mean", "std", "interpolation", "resize")  # keys of data that decide what a network sees of an image
 WARNING = "checkpoint %s was trained on other pixels than it is shown here: it expects %s"
 log = logging.getLogger("skipvit")
@@ -59,26 +61,52 @@ class Checkpoint:
 
     def warn_of_pixels(self, config: Config) -> None:
         """Log what images the weights expect, where the configuration prepares others."""
-        try:
-            told = parse(self.config, str(self.path)).data if self.config else None
-        except UserError:  # of another release
-            return
+        told = self._told()
         if told is None:
-            if self.path.suffix != ".ckpt" and config.data.resize != "pil":
+            if not self.config and self.path.suffix != ".ckpt" and config.data.resize != "pil":
                 log.warning(WARNING, self.path, "data.resize=pil, as weights of PyTorch do")
             return
-        differing = [key for key in PIXELS if getattr(told, key) != getattr(config.data, key)]
+        differing = [key for key in PIXELS if getattr(told.data, key) != getattr(config.data, key)]
         if differing:
-            expected = " ".join(format_override(f"data.{key}", getattr(told, key)) for key in differing)
+            expected = " ".join(format_override(f"data.{key}", getattr(told.data, key)) for key in differing)
             log.warning(WARNING, self.path, expected)
 
+    @property
+    def grid(self) -> Optional[tuple[int, int]]:
+        """Rows and columns of the patches of the position embedding, if the file tells them or they are a square."""
+        positions = self.arrays.get("pos_embed")
+        if positions is None or positions.ndim != 3:
+            return None
+        patches = positions.shape[1] - sum(name in self.arrays for name in PREFIX)
+        if (told := self._told()) is not None:
+            rows, columns = Geometry.from_config(told.model).grid
+            if rows * columns == patches:
+                return rows, columns
+        side = math.isqrt(max(patches, 0))
+        return (side, side) if patches == side**2 > 0 else None
+
+    def _has_prefix_of(self, net: "nn.Cell") -> bool:
+        return sum(name in self.arrays for name in PREFIX) == net.plan.prefix
+
+    def _told(self) -> Optional[Config]:
+        """Return the configuration, if there is one and it is of this release."""
+        try:
+            return parse(self.config, str(self.path)) if self.config else None
+        except UserError:
+            return None
+
     def load_into(self, net: "nn.Cell") -> None:
-        """Set a network's weights.
+        """Set a network's weights, with positions resampled where its images are of another size.
 
         Raises:
             UserError: Names are missing, extra or misshapen.
         """
-        assign(net, self.arrays, self.path)
+        arrays, grid = self.arrays, self.grid
+        if grid is not None and grid != net.position_grid and self._has_prefix_of(net):
+            sizes = "{}x{} to {}x{}".format(*grid, *net.position_grid)
+            log.info("checkpoint %s: positions resampled from %s patches", self.path, sizes)
+            arrays = {**arrays, "pos_embed": net.positions_from(arrays["pos_embed"], grid)}
+        assign(net, arrays, self.path)
 
 
 def read_checkpoint(path: Union[str, Path]) -> Checkpoint:

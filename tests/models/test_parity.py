@@ -1,6 +1,7 @@
 """Agreement with independent references: one in NumPy (tests/helpers/reference.py), and stored cases where present."""
 
 import json
+from pathlib import Path
 
 import mindcv
 import mindspore as ms
@@ -207,6 +208,25 @@ def test_logits_places_and_gradients_with_fused_kernels(fused, case, spec):
     for parameter, one, other in zip(net.trainable_params(), gradients, plain_gradients):
         error = np.abs(one.asnumpy() - other.asnumpy()).max()
         assert error < 1e-3 * np.abs(other.asnumpy()).max() + 1e-5, parameter.name
+
+
+@pytest.mark.parametrize(
+    "spec", ["4,7,10(30%,30%,30%)+fused", pytest.param("4,7,10(30%,30%,30%)", marks=pytest.mark.slow)]
+)
+def test_evits_own_class(case, spec):
+    """What `EViT` of youweiliang/evit (5ca95a7) computed of these weights and 4 images, in PyTorch 2.14 and float32.
+
+    Of its code only imports were changed, which timm 1.0.31 has elsewhere..
+    """
+    _, path, _ = case
+    images = np.random.RandomState(1).standard_normal((4, 3, 16, 16)).astype(np.float32)
+    stored = np.load(Path(__file__).with_name("evit.npz"))
+    key = "30+fused" if spec.endswith("fused") else "30"
+    traced = trace(network(path, spec), Tensor(images))
+    assert np.abs(traced.logits - stored[f"{key}/logits"]).max() < 2e-4
+    for block in (4, 7, 10):
+        assert (traced.kept[block] == stored[f"{key}/kept/{block}"]).all()
+    assert (max(places.max() for places in traced.kept.values()) > 15) == spec.endswith("fused")
 
 
 def test_names_that_do_not_fit_are_all_listed(case, tmp_path):

@@ -12,25 +12,26 @@ from src.models.tokens import Rejoin, Split, cls_scores, fuse, rank
 
 
 class Rank(nn.Cell):
-    def __init__(self, keep):
+    def __init__(self, keep, prefix=1):
         super().__init__()
         self.keep = keep
+        self.prefix = prefix
 
     def construct(self, scores):
-        return rank(scores, self.keep)
+        return rank(scores, self.keep, self.prefix)
 
 
-def ranked(scores, keep):
-    return [places.asnumpy() for places in Rank(keep)(Tensor(scores))]
+def ranked(scores, keep, prefix=1):
+    return [places.asnumpy() for places in Rank(keep, prefix)(Tensor(scores))]
 
 
-def expected_order(scores, keep):
+def expected_order(scores, keep, prefix=1):
     """Lowest place first among equals, NaN as -65504, subnormal as 0; kept, then dropped, each in original order."""
     orders = []
-    for row in scores[:, 1:]:
+    for row in scores[:, prefix:]:
         row = np.where(np.isnan(row), -65504.0, np.where(np.abs(row) < np.finfo(np.float32).tiny, 0, row))
         best = sorted(range(len(row)), key=lambda j: (-row[j], j))
-        orders.append([0] + [1 + j for j in sorted(best[:keep]) + sorted(best[keep:])])
+        orders.append([*range(prefix), *(prefix + j for j in sorted(best[:keep]) + sorted(best[keep:]))])
     return np.array(orders)
 
 
@@ -45,6 +46,15 @@ def test_rank_is_a_permutation_for_any_scores(scores):
     assert (np.sort(order, 1) == np.arange(20)).all()
     assert (np.take_along_axis(order, inverse, 1) == np.arange(20)).all()
     assert (order == expected_order(scores, 7)).all()
+
+
+@pytest.mark.parametrize("prefix", [0, 2])
+def test_another_number_of_tokens_before_the_patches(prefix):
+    """They stay in front whatever their scores are; 2 in a distilled model, 0 in one without [CLS]."""
+    scores = np.random.RandomState(0).standard_normal((50, 12)).astype(np.float32)
+    order, inverse = ranked(scores, 4, prefix)
+    assert (order == expected_order(scores, 4, prefix)).all()
+    assert (np.take_along_axis(order, inverse, 1) == np.arange(12)).all()
 
 
 def check_subnormal_scores():

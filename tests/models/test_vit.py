@@ -81,10 +81,12 @@ def test_no_schedule_adds_a_parameter():
         *((spec, "cls") for spec in SPECS[2:5]),
         ("<2..4(50%,random)+next;6(50%)+11", "cls"),
         pytest.param("<2(50%,centre)+4;6(50%,received)", "avg", marks=pytest.mark.slow),
+        pytest.param("4,7(30%,30%)+10", "distilled", marks=pytest.mark.slow),
     ],
 )
 def test_every_parameter_gets_a_gradient(spec, pool):
-    net = small(spec, pool=pool).set_train()
+    options = {"distilled": True, "distilled_score": "mean"} if pool == "distilled" else {"pool": pool}
+    net = small(spec, **options).set_train()
     loss = Loss(5, 0.1)
     labels = Tensor(np.array([0, 3, 4], np.int32))
     inputs = net.sample(3, 0)

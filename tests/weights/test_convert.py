@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from mindspore import Tensor
 from safetensors.numpy import load_file, save_file
 
 from src.config import Config, ModelConfig, parse
-from src.models import from_config
+from src.errors import UserError
+from src.models import from_config, trace
 from src.schedules import Geometry
 from src.weights import google, read_checkpoint
 from src.weights.load import shapes_of
@@ -82,6 +84,22 @@ def test_what_is_converted_computes_what_the_reference_does(tmp_path):
     images = np.random.RandomState(1).standard_normal((2, 3, 16, 16)).astype(np.float32)
     expected, _ = reference.forward({name: a.astype(np.float64) for name, a in arrays.items()}, images, spec)
     assert np.abs(network(Tensor(images)).asnumpy() - expected).max() < 2e-4
+
+
+def test_positions_are_resampled_where_the_images_are_of_another_size(file, tmp_path):
+    """By the network's own resampling inside its graph, which is compared with PyTorch's elsewhere."""
+    converted(file, "ours.ckpt", HEADS, cwd=tmp_path)
+    checkpoint = read_checkpoint(tmp_path / "ours.ckpt")
+    model = parse(checkpoint.config, "ours").model
+    own, larger = from_config(model), from_config(replace(model, image_size=(24, 32)))
+    checkpoint.load_into(own)
+    checkpoint.load_into(larger)
+    expected = own.with_tokens("none", (24, 32)).positions().asnumpy()
+    assert np.abs(larger.pos_embed.asnumpy() - expected).max() < 1e-5
+    with pytest.raises(UserError, match=r"other shape: head\.weight \[5, 24\] for \[6, 24\]"):
+        checkpoint.load_into(from_config(replace(model, num_classes=6, image_size=24)))
+    with pytest.raises(UserError, match=r"extra: cls_token; other shape: pos_embed \[1, 17, 24\] for \[1, 36, 24\]"):
+        checkpoint.load_into(from_config(replace(model, pool="avg", image_size=24)))
 
 
 def test_a_fresh_head_only_when_asked(file, tmp_path):
@@ -221,6 +239,18 @@ def test_weights_shown_other_pixels_are_warned_of(file, tmp_path, caplog):
 
 
 @pytest.mark.slow
+def test_eval_of_a_converted_file_tells_of_other_pixels(file, tmp_path, photos, caplog):
+    """The whole way: converted with a fresh head, evaluated as it says, and otherwise."""
+    converted(file, "a.ckpt", HEADS, "--num_classes", 3, "model.tokens=1(50%)+2", cwd=tmp_path)
+    given = ["--ckpt", "a.ckpt", f"data.root={photos}", "data.batch_size=9", "model.image_size=24"]
+    for more, told in (([], False), (["data.resize=mindspore"], True)):
+        result = run_here("eval", *given, *more, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        assert '"images": 9, "tokens": "1(50%)+2"' in result.stdout
+        assert ("it expects data.resize=pil" in caplog.text) == told
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "pixels"), [("ti", 224), ("s", 224), ("b", 224), ("s", 384)])
 def test_full_sizes_there_and_back(tmp_path, size, pixels):
     model = ModelConfig(f"skipvit_{size}_16_224", image_size=pixels, num_classes=1000)
@@ -234,6 +264,27 @@ def test_full_sizes_there_and_back(tmp_path, size, pixels):
     back = load_file(tmp_path / "back.safetensors")
     assert back.keys() == arrays.keys()
     assert all(np.array_equal(back[name], array) for name, array in arrays.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", ["none", "4,7,10(30%,30%,30%)+fused", "4,7(30%,30%)+11"])
+def test_a_deit_s_computes_what_the_reference_does(tmp_path, spec):
+    """DeiT-S at 224 pixels with timm's names, random, converted, against float64."""
+    random, shapes = np.random.default_rng(0), shapes_of(Geometry.from_config(ModelConfig(num_classes=1000)))
+    arrays = to_timm({name: 0.05 * random.standard_normal(shape, np.float32) for name, shape in shapes.items()}, 16)
+    arrays = {name: np.ascontiguousarray(a + ("norm" in name and "weight" in name)) for name, a in arrays.items()}
+    save_file(arrays, tmp_path / "timm.safetensors")
+    converted("timm.safetensors", "ours.ckpt", f"model.tokens={spec}", cwd=tmp_path)
+    checkpoint = read_checkpoint(tmp_path / "ours.ckpt")
+    network = from_config(parse(checkpoint.config, "ours").model).set_train(False)
+    checkpoint.load_into(network)
+    images = random.standard_normal((2, 3, 224, 224), np.float32)
+    wide = {name: array.astype(np.float64) for name, array in arrays.items()}
+    expected, kept = reference.forward(wide, images, spec, heads=6, patch=16)
+    traced = trace(network, Tensor(images))
+    assert np.abs(traced.logits - expected).max() < 2e-4
+    assert all((places == kept[block]).all() for block, places in traced.kept.items())
+    assert expected.std() > 0.1
 
 
 MAKE = """

@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from src.config import parse
 from src.errors import UserError
 from src.weights.files import read_arrays
+from src.weights.initial import read_initial
 from tests.helpers.commands import run_here
 
 FILES = Path(__file__).parent / "files"
@@ -54,6 +56,14 @@ def test_a_training_of_pytorch_is_converted(tmp_path):
     arrays = read_arrays(tmp_path / "a.ckpt")
     assert np.array_equal(arrays["cls_token"], drawn(0)["cls_token"])
     assert np.array_equal(arrays["head.weight"], read_arrays(TRAINING)["head.weight"])
+
+
+def test_a_training_starts_from_a_file_of_pytorch():
+    sizes = {"image_size": 8, "patch_size": 4, "embed_dim": 8, "depth": 2, "num_heads": 2, "num_classes": 3}
+    config = parse("{}", "test", {"train.init": str(TRAINING), **{f"model.{key}": sizes[key] for key in sizes}})
+    initial = read_initial(config, ("a", "b", "c"))
+    assert np.array_equal(initial.arrays["head.weight"], read_arrays(TRAINING)["head.weight"])
+    assert initial.remarks == ()
 
 
 def refused(path, match=None, seconds=3):
