@@ -17,6 +17,8 @@ from tests.training.test_training import LABELS, check_same, make_config, run
 
 RECIPE = ["train.ema_decay=0.9", "train.loss_scale_type=dynamic", "train.loss_scale=1024", "train.clip_norm=0.5"]
 
+SMALL = [*RECIPE, "model.depth=1", "model.tokens=none"]
+
 
 def updates(config, parts, images, weights=None):
     """Return the weights before, and weights, averages, loss scale and result after each update by the parts."""
@@ -40,8 +42,8 @@ def images():
 
 
 def test_two_batches_of_three_are_one_of_six(tmp_path, images):
-    before, whole, expected = updates(make_config(tmp_path, *RECIPE), 1, images)
-    config = make_config(tmp_path, *RECIPE, "train.accumulate=2", "data.batch_size=3")
+    before, whole, expected = updates(make_config(tmp_path, *SMALL), 1, images)
+    config = make_config(tmp_path, *SMALL, "train.accumulate=2", "data.batch_size=3")
     _, parts, results = updates(config, 2, images, before)
     assert len(results) == len(expected) == 2
     assert np.allclose(results, expected, atol=1e-5)
@@ -53,7 +55,7 @@ def test_two_batches_of_three_are_one_of_six(tmp_path, images):
 
 @pytest.mark.slow
 def test_a_part_that_overflows_leaves_out_its_update_and_no_other(tmp_path, images):
-    config = make_config(tmp_path, *RECIPE, "train.accumulate=2", "data.batch_size=3")
+    config = make_config(tmp_path, *SMALL, "train.accumulate=2", "data.batch_size=3")
     spoilt = images.copy()
     spoilt[0] = np.nan  # of the first part
     before, after, results = updates(config, 2, spoilt)

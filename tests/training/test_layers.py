@@ -48,7 +48,7 @@ def test_a_share_of_one_is_no_layer_decay(tmp_path):
     assert all(np.array_equal(full[name], shared[name]) for name in full)
 
 
-@pytest.mark.parametrize("blocks", [0, 2])
+@pytest.mark.parametrize("blocks", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_frozen_weights_stay_bit_for_bit_and_others_change(tmp_path, blocks):
     recipe = ["train.ema_decay=0.9", "optimizer.weight_decay=0.1", "optimizer.layer_decay=0.8", "model.tokens=1(50%)+4"]
     config = make_config(tmp_path, f"train.freeze_blocks={blocks}", *recipe)
