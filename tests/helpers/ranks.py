@@ -20,7 +20,8 @@ def main(file: str, out: str, distribute: bool) -> None:
     from src.training.evaluate import evaluate
     from src.training.state import create_train_state, make_train_step
 
-    config = load(file, [f"data.batch_size={16 // group.size}"])
+    config = load(file)
+    config = load(file, [f"data.batch_size={16 // group.size // config.train.accumulate}"])
     source = open_dataset(config.data, group=group)
     device.set_seeds(config.train.seed)
     state = create_train_state(config, lambda: from_config(config.model), [0.02] * 20)
@@ -28,7 +29,10 @@ def main(file: str, out: str, distribute: bool) -> None:
     losses = []
     with TrainingData(source, config, config.model.num_classes, group) as data:
         for images, labels in train_batches(data.epoch(1)):
-            loss, _ = step(images, labels)
+            result = step(images, labels)
+            if result is None:  # accumulated
+                continue
+            loss, _ = result
             losses.append(group.sum([float(loss.asnumpy())])[0] / group.size)
     accuracy = evaluate(state.network, val_loader(source, config, group), config.data.batch_size, group)
     if group.is_main:

@@ -53,19 +53,20 @@ def colours(tmp_path_factory):
 def one_and_two(colours, tmp_path_factory):
     """What tests/ranks.py wrote as one process, and as two."""
     folder = tmp_path_factory.mktemp("ranks")
-    file = folder / "config.yaml"
-    file.write_text(f"{MODEL}data: {{root: {colours}, {PLAIN}}}")
-    results = []
-    for processes in (1, 2):
-        out = folder / f"{processes}.npz"
-        arguments = ["-m", "tests.helpers.ranks", str(file), str(out)]
-        if processes > 1:
-            arguments = [str(ROOT / "tests" / "helpers" / "ranks.py"), str(file), str(out), "--msrun"]
-        run = command(*arguments, processes=processes, logs=folder / "logs")
-        done = subprocess.run(run, cwd=folder, env=environment(), capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        results.append(np.load(out))
-    return results
+    return [train_as(processes, colours, folder) for processes in (1, 2)]
+
+
+def train_as(processes, colours, folder, accumulate=1):
+    """Train steps of 16 images, by so many processes and batches each: what tests/helpers/ranks.py wrote."""
+    file, out = folder / "config.yaml", folder / f"{processes}.npz"
+    file.write_text(f"{MODEL}data: {{root: {colours}, {PLAIN}}}\ntrain: {{accumulate: {accumulate}}}\n")
+    arguments = ["-m", "tests.helpers.ranks", str(file), str(out)]
+    if processes > 1:
+        arguments = [str(ROOT / "tests" / "helpers" / "ranks.py"), str(file), str(out), "--msrun"]
+    run = command(*arguments, processes=processes, logs=folder / "logs")
+    done = subprocess.run(run, cwd=folder, env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return np.load(out)
 
 
 @pytest.mark.slow
@@ -76,6 +77,15 @@ def test_two_processes_train_as_one(one_and_two):
     assert one["losses"][-1] < one["losses"][0]
     np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-5)
     assert np.abs(two["weights"] - one["weights"]).max() < 1e-5
+
+
+@pytest.mark.slow
+def test_two_processes_of_two_batches_an_update_train_as_one_of_one(one_and_two, colours, tmp_path):
+    one, _ = one_and_two
+    four = train_as(2, colours, tmp_path, accumulate=2)
+    assert len(four["losses"]) == 20
+    np.testing.assert_allclose(four["losses"], one["losses"], rtol=1e-5)
+    assert np.abs(four["weights"] - one["weights"]).max() < 1e-5
 
 
 @pytest.mark.slow
