@@ -1,4 +1,4 @@
-"""Weights: this project's checkpoint files, timm's names, and loading into networks."""
+"""Weights: this project's checkpoint files, those of others, conversion, and loading into networks."""
 
 from src.weights.load import Checkpoint, load_timm, read_checkpoint
 

@@ -26,9 +26,7 @@ GOOGLE: dict[str, object] = {
     **PYTORCH, "data.mean": [0.5] * 3, "data.std": [0.5] * 3, "data.crop_pct": 0.9, "model.act": "gelu_tanh",
 }  # fmt: skip
 ORIGINS = {".npz": GOOGLE, ".pth": PYTORCH, ".pt": PYTORCH, ".safetensors": PYTORCH, ".ckpt": {}}
-TIMM_NAMES = {  # sizes of the registry whose name in timm is another than vit_{size}_patch{P}_224
-    "ti": "tiny", "s": "small", "b": "base", "l": "large",
-}  # fmt: skip
+TIMM_NAMES = {"ti": "tiny", "s": "small", "b": "base", "l": "large"}  # of our sizes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +65,7 @@ class Weights:
 def read(
     path: Path, overrides: Overrides, part: str, num_classes: Optional[int], in_channels: Optional[int]
 ) -> Weights:
-    """Read weights of any kind, and make head and input fit if asked to.
+    """Read weights of any kind, and make head and input fit if asked to. Each name that does not fit is printed.
 
     Args:
         overrides: Configuration of the model and its images where the file does not tell it, or tells another.
@@ -110,8 +108,8 @@ def write(path: Path, weights: Weights) -> None:
         return
     from mindspore import Tensor
 
-    arrays_ = {name: Tensor(array) for name, array in weights.arrays.items()}
-    write_weights(path, arrays_, weights.config, weights.classes)
+    tensors = {name: Tensor(array) for name, array in weights.arrays.items()}
+    write_weights(path, tensors, weights.config, weights.classes)
 
 
 def timm_call(weights: Weights) -> str:
@@ -162,12 +160,8 @@ def _model(arrays: Mapping[str, np.ndarray], channels: int, path: Path, override
     side = math.isqrt(max(arrays["pos_embed"].shape[1] - prefix, 1))
     patch = math.isqrt(pixels // channels)
     depth = len({name.split(".")[1] for name in arrays if name.startswith("blocks.")})
-    found = {
-        "patch_size": patch,
-        "embed_dim": dim,
-        "depth": depth,
-        "mlp_ratio": len(arrays["blocks.0.mlp.fc1.weight"]) / dim,
-    }
+    ratio = mlp_ratio(dim, len(arrays["blocks.0.mlp.fc1.weight"]))
+    found = {"patch_size": patch, "embed_dim": dim, "depth": depth, "mlp_ratio": ratio}
     if dim % HEAD_CHANNELS == 0:
         found["num_heads"] = dim // HEAD_CHANNELS
     elif "model.num_heads" not in overrides:
@@ -177,6 +171,12 @@ def _model(arrays: Mapping[str, np.ndarray], channels: int, path: Path, override
     differing = {f"model.{key}": value for key, value in found.items() if value != sizes_of(name)[key]}
     image_size = {"model.image_size": side * patch, "model.pool": "cls" if "cls_token" in arrays else "avg"}
     return {"model.name": name, **image_size, **_classes_of(arrays), **differing}
+
+
+def mlp_ratio(dim: int, hidden: int) -> float:
+    """Return the ratio whose product with the width, cut to a whole number, is the MLP's hidden channels."""
+    exact = hidden / dim
+    return exact if int(dim * exact) == hidden else (hidden + 0.5) / dim
 
 
 def _nearest(found: Mapping[str, object], distilled: bool) -> str:

@@ -14,7 +14,7 @@ from src.config import Config, ModelConfig, parse
 from src.errors import UserError
 from src.models import from_config, trace
 from src.schedules import Geometry
-from src.weights import google, read_checkpoint
+from src.weights import convert, google, read_checkpoint
 from src.weights.load import shapes_of
 from src.weights.timm import from_timm, to_timm
 from tests.helpers import reference
@@ -212,6 +212,12 @@ def test_what_does_not_fit_is_refused_in_one_line(file, tmp_path, arguments, mes
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert not (tmp_path / "a.ckpt").exists()
+
+
+def test_any_number_of_hidden_channels_can_be_told_as_a_ratio():
+    assert convert.mlp_ratio(384, 1536) == 4
+    assert any(int(dim * (hidden / dim)) != hidden for dim in range(1, 100) for hidden in range(1, 400))
+    assert all(int(dim * convert.mlp_ratio(dim, hidden)) == hidden for dim in range(1, 100) for hidden in range(1, 400))
 
 
 def test_all_names_are_listed(file, tmp_path):
