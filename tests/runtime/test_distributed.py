@@ -64,7 +64,7 @@ def train_as(processes, colours, folder, accumulate=1):
     if processes > 1:
         arguments = [str(ROOT / "tests" / "helpers" / "ranks.py"), str(file), str(out), "--msrun"]
     run = command(*arguments, processes=processes, logs=folder / "logs")
-    done = subprocess.run(run, cwd=folder, env=environment(), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(run, cwd=folder, env=environment(), capture_output=True, text=True, timeout=150)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return np.load(out)
 
