@@ -2,8 +2,8 @@
 
 from src.models.positions import resampling
 from src.models.vit import SkipViT
-from src.weights.initial import HEADS, Initial
-from src.weights.load import assign
+from src.weights.initial import Initial
+from src.weights.load import HEADS, assign
 
 
 def initialise(network: SkipViT, initial: Initial) -> None:

@@ -15,10 +15,9 @@ from src.errors import UserError
 from src.schedules import Geometry, resolve
 from src.schedules import parse as parse_tokens
 from src.weights.files import read_weights, write_timm, write_weights
-from src.weights.load import check_fit, misfits, shapes_of
+from src.weights.load import HEADS, check_fit, count_blocks, count_patches, lacking, misfits, shapes_of
 from src.weights.timm import adapt_input_channels, from_timm, to_timm
 
-HEADS = ("head.", "head_dist.")
 HEAD_CHANNELS = 64  # of an attention head, in every model of the registry
 # what images the weights of each kind of file were trained on, as their own code prepares them, and their GELU
 PYTORCH: dict[str, object] = {"data.resize": "pil", "model.act": "gelu_erf"}
@@ -149,17 +148,14 @@ def _model(arrays: Mapping[str, np.ndarray], channels: int, path: Path, override
     Raises:
         UserError: A weight is missing that would tell, or nothing tells the number of attention heads.
     """
-    dimensions = {"pos_embed": 3, "patch_embed.proj.weight": 2, "blocks.0.mlp.fc1.weight": 2, "head.weight": 2}
-    missing = [name for name, number in dimensions.items() if name not in arrays or arrays[name].ndim != number]
-    if missing:
+    if missing := lacking(arrays):
         raise UserError(
             f"checkpoint {path} is of no ViT with a head; missing, or of another form: {', '.join(missing)}"
         )
     dim, pixels = arrays["patch_embed.proj.weight"].shape
-    prefix = sum(name in arrays for name in ("cls_token", "dist_token"))
-    side = math.isqrt(max(arrays["pos_embed"].shape[1] - prefix, 1))
+    side = math.isqrt(max(count_patches(arrays), 1))
     patch = math.isqrt(pixels // channels)
-    depth = len({name.split(".")[1] for name in arrays if name.startswith("blocks.")})
+    depth = count_blocks(arrays)
     ratio = mlp_ratio(dim, len(arrays["blocks.0.mlp.fc1.weight"]))
     found = {"patch_size": patch, "embed_dim": dim, "depth": depth, "mlp_ratio": ratio}
     if dim % HEAD_CHANNELS == 0:

@@ -9,13 +9,19 @@ from typing import Optional
 
 import numpy as np
 
-from src.config import Config, ModelConfig, parse, with_classes
+from src.config import Config, ModelConfig, with_classes
 from src.errors import UserError, difference
 from src.schedules import Geometry
-from src.weights.load import Checkpoint, check_fit, read_checkpoint, shapes_of
-
-HEADS = ("head.", "head_dist.")
-PREFIX = ("cls_token", "dist_token")
+from src.weights.load import (
+    HEADS,
+    Checkpoint,
+    check_fit,
+    count_blocks,
+    count_patches,
+    lacking,
+    read_checkpoint,
+    shapes_of,
+)
 
 
 @dataclass(frozen=True)
@@ -58,10 +64,12 @@ def read_initial(config: Config, classes: Sequence[str]) -> Optional[Initial]:
     if not path.is_file():
         raise UserError(f"train.init {path} does not exist; name a checkpoint, or null to start at random")
     file = read_checkpoint(path)
-    told = _model_of(file)
+    told = file.told.model if file.told else None
     geometry = Geometry.from_config(with_classes(config, len(classes)).model)
     _check_sizes(file, geometry, told)
-    grid = _grid(file, told)
+    grid = file.grid
+    if grid is None:
+        raise UserError(f"train.init {path}: positions of {count_patches(file.arrays)} patches are of no square image")
     remarks, warnings = [], []
     if grid != geometry.grid:
         remarks.append(f"positions resampled from {_text(grid)} to {_text(geometry.grid)} patches")
@@ -81,14 +89,6 @@ def read_initial(config: Config, classes: Sequence[str]) -> Optional[Initial]:
     return Initial(file, digest, arrays, grid, tuple(remarks), tuple(warnings))
 
 
-def _model_of(file: Checkpoint) -> Optional[ModelConfig]:
-    """Return the model of the training that wrote a file, if the file says."""
-    try:
-        return parse(file.config, str(file.path)).model if file.config else None
-    except UserError:  # of another release
-        return None
-
-
 def _check_sizes(file: Checkpoint, geometry: Geometry, told: Optional[ModelConfig]) -> None:
     """Refuse other sizes than the model's by the keys that set them.
 
@@ -96,40 +96,20 @@ def _check_sizes(file: Checkpoint, geometry: Geometry, told: Optional[ModelConfi
         UserError: The file has other sizes, or lacks what would tell them.
     """
     arrays = file.arrays
-    dimensions = {"pos_embed": 3, "patch_embed.proj.weight": 2, "blocks.0.mlp.fc1.weight": 2, "head.weight": 2}
-    missing = [name for name, number in dimensions.items() if name not in arrays or arrays[name].ndim != number]
-    if missing:
+    if missing := lacking(arrays):
         raise UserError(f"train.init {file.path} does not fit the model; missing, or of another form: {missing[0]}")
     width = arrays["pos_embed"].shape[2]
     pixels = arrays["patch_embed.proj.weight"].shape[1]
-    blocks = {name.split(".")[1] for name in arrays if name.startswith("blocks.")}
     sizes = {
         "model.embed_dim": (width, geometry.embed_dim),
         "model.patch_size": (math.isqrt(pixels // geometry.in_channels), geometry.patch_size),
-        "model.depth": (len(blocks), geometry.depth),
+        "model.depth": (count_blocks(arrays), geometry.depth),
         "model.num_heads": (Geometry.from_config(told).num_heads if told else geometry.num_heads, geometry.num_heads),
         "hidden channels of the MLP": (len(arrays["blocks.0.mlp.fc1.weight"]), geometry.mlp_dim),
     }
     other = [f"its {name} is {found}, not {wanted}" for name, (found, wanted) in sizes.items() if found != wanted]
     if other:
         raise UserError(f"train.init {file.path} does not fit the model: {', '.join(other)}; set what the file has")
-
-
-def _grid(file: Checkpoint, told: Optional[ModelConfig]) -> tuple[int, int]:
-    """Return rows and columns of the patches that a file's position embedding is for.
-
-    Raises:
-        UserError: It does not say, and their number is no square.
-    """
-    patches = file.arrays["pos_embed"].shape[1] - sum(name in file.arrays for name in PREFIX)
-    if told is not None:
-        grid = Geometry.from_config(told).grid
-        if grid[0] * grid[1] == patches:
-            return grid
-    side = math.isqrt(max(patches, 0))
-    if not patches == side**2 > 0:
-        raise UserError(f"train.init {file.path}: positions of {patches} patches are of no square image")
-    return side, side
 
 
 def _text(grid: tuple[int, int]) -> str:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 MOST_TIMES_LARGER = 16
 PREFIX = ("cls_token", "dist_token")  # whose positions stand before the patches'
+HEADS = ("head.", "head_dist.")  # how the names of the classifiers' weights begin
+# the weights that tell a ViT's sizes, and their dimensions
+TELLING = {"pos_embed": 3, "patch_embed.proj.weight": 2, "blocks.0.mlp.fc1.weight": 2, "head.weight": 2}
 PIXELS = ("mean", "std", "interpolation", "resize")  # keys of data that decide what a network sees of an image
 WARNING = "checkpoint %s was trained on other pixels than it is shown here: it expects %s"
 log = logging.getLogger("skipvit")
@@ -61,7 +64,7 @@ class Checkpoint:
 
     def warn_of_pixels(self, config: Config) -> None:
         """Log what images the weights expect, where the configuration prepares others."""
-        told = self._told()
+        told = self.told
         if told is None:
             if not self.config and self.path.suffix != ".ckpt" and config.data.resize != "pil":
                 log.warning(WARNING, self.path, "data.resize=pil, as weights of PyTorch do")
@@ -77,19 +80,17 @@ class Checkpoint:
         positions = self.arrays.get("pos_embed")
         if positions is None or positions.ndim != 3:
             return None
-        patches = positions.shape[1] - sum(name in self.arrays for name in PREFIX)
-        if (told := self._told()) is not None:
+        patches = count_patches(self.arrays)
+        if (told := self.told) is not None:
             rows, columns = Geometry.from_config(told.model).grid
             if rows * columns == patches:
                 return rows, columns
         side = math.isqrt(max(patches, 0))
         return (side, side) if patches == side**2 > 0 else None
 
-    def _has_prefix_of(self, net: "nn.Cell") -> bool:
-        return sum(name in self.arrays for name in PREFIX) == net.plan.prefix
-
-    def _told(self) -> Optional[Config]:
-        """Return the configuration, if there is one and it is of this release."""
+    @property
+    def told(self) -> Optional[Config]:
+        """The configuration, if the file holds one and it is of this release."""
         try:
             return parse(self.config, str(self.path)) if self.config else None
         except UserError:
@@ -102,7 +103,7 @@ class Checkpoint:
             UserError: Names are missing, extra or misshapen.
         """
         arrays, grid = self.arrays, self.grid
-        if grid is not None and grid != net.position_grid and self._has_prefix_of(net):
+        if grid is not None and grid != net.position_grid and count_prefix(self.arrays) == net.plan.prefix:
             sizes = "{}x{} to {}x{}".format(*grid, *net.position_grid)
             log.info("checkpoint %s: positions resampled from %s patches", self.path, sizes)
             arrays = {**arrays, "pos_embed": net.positions_from(arrays["pos_embed"], grid)}
@@ -126,6 +127,26 @@ def load_timm(net: "nn.Cell", path: Union[str, Path]) -> None:
         UserError: The file is missing or unreadable, or names are missing, extra or misshapen.
     """
     read_checkpoint(path).load_into(net)
+
+
+def lacking(arrays: Mapping[str, np.ndarray]) -> list[str]:
+    """Return the weights that would tell a ViT's sizes, and are missing or of another form."""
+    return [name for name, number in TELLING.items() if name not in arrays or arrays[name].ndim != number]
+
+
+def count_prefix(arrays: Mapping[str, np.ndarray]) -> int:
+    """Return how many tokens stand before the patches."""
+    return sum(name in arrays for name in PREFIX)
+
+
+def count_patches(arrays: Mapping[str, np.ndarray]) -> int:
+    """Return how many patches a position embedding [1, T, C] is for."""
+    return arrays["pos_embed"].shape[1] - count_prefix(arrays)
+
+
+def count_blocks(arrays: Mapping[str, np.ndarray]) -> int:
+    """Return how many blocks have weights."""
+    return len({name.split(".")[1] for name in arrays if name.startswith("blocks.")})
 
 
 def shapes_of(geometry: Geometry) -> dict[str, tuple[int, ...]]:
