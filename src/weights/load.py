@@ -85,9 +85,6 @@ class Checkpoint:
         side = math.isqrt(max(patches, 0))
         return (side, side) if patches == side**2 > 0 else None
 
-    def _has_prefix_of(self, net: "nn.Cell") -> bool:
-        return sum(name in self.arrays for name in PREFIX) == net.plan.prefix
-
     def _told(self) -> Optional[Config]:
         """Return the configuration, if there is one and it is of this release."""
         try:
@@ -102,7 +99,7 @@ class Checkpoint:
             UserError: Names are missing, extra or misshapen.
         """
         arrays, grid = self.arrays, self.grid
-        if grid is not None and grid != net.position_grid and self._has_prefix_of(net):
+        if grid is not None and grid != net.position_grid:
             sizes = "{}x{} to {}x{}".format(*grid, *net.position_grid)
             log.info("checkpoint %s: positions resampled from %s patches", self.path, sizes)
             arrays = {**arrays, "pos_embed": net.positions_from(arrays["pos_embed"], grid)}
