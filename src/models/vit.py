@@ -178,7 +178,12 @@ class SkipViT(nn.Cell):
         return None if drop_path_scale is None else drop_path_scale[:, block, half]
 
     def positions_from(self, positions: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-        """Resample a position embedding of another grid [1, prefix + patches, C] to the one that is stored here."""
+        """Resample a position embedding of another grid [1, prefix + patches, C] to the one that is stored here.
+
+        One with another number of tokens before the patches is of another model, and returned as it is.
+        """
+        if positions.shape[1] != self.plan.prefix + grid[0] * grid[1]:
+            return positions
         prefix, patches = np.split(positions, [self.plan.prefix], axis=1)
         return np.concatenate([prefix, resample(patches, grid, self.position_grid)], axis=1)
 

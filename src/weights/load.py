@@ -103,7 +103,7 @@ class Checkpoint:
             UserError: Names are missing, extra or misshapen.
         """
         arrays, grid = self.arrays, self.grid
-        if grid is not None and grid != net.position_grid and count_prefix(self.arrays) == net.plan.prefix:
+        if grid is not None and grid != net.position_grid:
             sizes = "{}x{} to {}x{}".format(*grid, *net.position_grid)
             log.info("checkpoint %s: positions resampled from %s patches", self.path, sizes)
             arrays = {**arrays, "pos_embed": net.positions_from(arrays["pos_embed"], grid)}
