@@ -79,3 +79,20 @@ def pytest_collection_modifyitems(items):
         shared = COSTLY & set(item.fixturenames)
         if shared:
             item.add_marker(pytest.mark.xdist_group(f"{item.module.__name__} {min(shared)}"))
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """The name of each cell that MindSpore is asked to compile, and whether it did or had the graph already."""
+    from mindspore.common.api import _cell_graph_executor
+
+    compiled = []
+    original = type(_cell_graph_executor).compile
+
+    def counting(self, obj, *args, **kwargs):
+        result = original(self, obj, *args, **kwargs)
+        compiled.append((type(obj).__name__, result[1]))
+        return result
+
+    monkeypatch.setattr(type(_cell_graph_executor), "compile", counting)
+    return compiled
