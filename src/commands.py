@@ -249,7 +249,7 @@ def _prepare(
     from src.data.transforms import check_transforms
 
     config = with_classes(config, len(dataset.classes))
-    for phase in plan_phases(config):
+    for phase in {phase.images: phase for phase in plan_phases(config)}.values():
         check_transforms(config_of(config, phase))
     if initial is not None and len(set(group.gather(initial.digest))) > 1:
         raise UserError(f"train.init {config.train.init} is not the same file for every process")

@@ -1,11 +1,13 @@
 """Write files and folders whole or not at all."""
 
+import csv
 import errno
 import fcntl
 import glob
+import io
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Optional
@@ -59,6 +61,17 @@ def write_text(path: Path, text: str) -> None:
     """
     with written_whole(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         file.write(text)
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
+    """Write a CSV file whole or not at all.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    write_text(path, text.getvalue())
 
 
 def check_output(path: Path) -> None:

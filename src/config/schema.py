@@ -352,9 +352,10 @@ def read_side(text: str) -> ImageSize:
     return (int(height), int(width)) if width else int(height)
 
 
-def with_tokens(config: Config, tokens: str) -> Config:
-    """Replace the schedule."""
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, tokens=tokens))
+def with_tokens(config: Config, tokens: str, image_size: Optional[ImageSize] = None) -> Config:
+    """Replace the schedule, and the image size where one is given."""
+    size = config.model.image_size if image_size is None else image_size
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, tokens=tokens, image_size=size))
 
 
 def sides(image_size: ImageSize) -> tuple[int, int]:

@@ -365,3 +365,8 @@ def _write_digits(folder: Path, classes: Sequence[str]) -> Path:
 
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in EXTENSIONS and not any(part.startswith(".") for part in path.parts)
+
+
+def class_name(classes: Sequence[str], index: int) -> str:
+    """Return the name of an output; its index where it has none."""
+    return classes[index] if index < len(classes) else str(index)

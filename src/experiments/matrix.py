@@ -1,7 +1,5 @@
 """One checkpoint under many schedules: what a schedule costs without training for it. Never imports MindSpore."""
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from src import markdown
-from src.files import make_folder, write_text
+from src.data.datasets import class_name
+from src.files import make_folder, write_csv, write_text
 from src.schedules import Plan, parse
 
 if TYPE_CHECKING:
@@ -95,18 +94,21 @@ def write(folder: Path, rows: Sequence[Row], answers: "Sequence[Answers]", class
 
     make_folder(folder, "--output")
     fields = list(Row.__dataclass_fields__)
-    write_text(folder / "evaluation.csv", _csv(fields, ([getattr(row, name) for name in fields] for row in rows)))
+    write_csv(folder / "evaluation.csv", fields, ([getattr(row, name) for name in fields] for row in rows))
     write_text(folder / "table.md", table(rows))
     specs = [row.tokens for row in rows]
     labels = answers[0].labels
-    names = {index: classes[index] if index < len(classes) else str(index) for index in range(int(labels.max()) + 1)}
     shares = [
-        [names[index], int((labels == index).sum()), *(_share(said.hits[labels == index, 0]) for said in answers)]
+        [
+            class_name(classes, index),
+            int((labels == index).sum()),
+            *(_share(said.hits[labels == index, 0]) for said in answers),
+        ]
         for index in np.unique(labels).tolist()
     ]
-    write_text(folder / "classes.csv", _csv(["class", "images", *specs], shares))
+    write_csv(folder / "classes.csv", ["class", "images", *specs], shares)
     columns = ["image", "class", *(f"{spec} {what}" for spec in specs for what in ("predicted", "probability"))]
-    write_text(folder / "predictions.csv", _csv(columns, _predictions(labels, answers, classes)))
+    write_csv(folder / "predictions.csv", columns, _predictions(labels, answers, classes))
     plots.plot_matrix(by_ranking(rows), folder / "accuracy.png")
 
 
@@ -123,17 +125,6 @@ def _share(hits: np.ndarray) -> str:
 
 
 def _predictions(labels: np.ndarray, answers: "Sequence[Answers]", classes: Sequence[str]) -> Iterable[list[object]]:
-    def name(index: int) -> str:
-        return classes[index] if index < len(classes) else str(index)
-
     for image, label in enumerate(labels.tolist()):
-        said = [(name(int(each.best[image, 0])), f"{each.probability[image]:.6f}") for each in answers]
-        yield [image, name(label), *(cell for pair in said for cell in pair)]
-
-
-def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()
+        said = [(class_name(classes, int(each.best[image, 0])), f"{each.probability[image]:.6f}") for each in answers]
+        yield [image, class_name(classes, label), *(cell for pair in said for cell in pair)]

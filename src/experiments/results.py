@@ -1,7 +1,6 @@
 """The results of trainings, and what they come to over seeds. Never imports MindSpore."""
 
 import csv
-import io
 import math
 import shlex
 import statistics
@@ -16,7 +15,7 @@ from src.config import Config
 from src.errors import UserError, short_message
 from src.experiments.paired import margin
 from src.experiments.variants import DENSE, Variant
-from src.files import write_text
+from src.files import write_csv
 from src.runs import RunFolder, throughput
 from src.schedules import Geometry, parse, resolve
 
@@ -133,11 +132,8 @@ def result_of(run: RunFolder, variant: Variant, seed: int, config: Config) -> Tr
 
 def write_results(path: Path, results: Iterable[TrainingResult]) -> None:
     """Write results as CSV, a line a training."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(TrainingResult)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(result) for result in results)
-    write_text(path, text.getvalue())
+    names = [field.name for field in fields(TrainingResult)]
+    write_csv(path, names, (asdict(result).values() for result in results))
 
 
 def read_results(path: Path) -> list[TrainingResult]:

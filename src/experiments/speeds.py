@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Optional
 
-from src.config import Config, ImageSize, Role, keys_with
+from src.config import Config, ImageSize, Role, keys_with, with_tokens
 from src.errors import UserError, short_message
 from src.experiments.variants import Variant
 from src.files import write_text
@@ -46,7 +46,7 @@ def measure_speeds(steps: Iterable[tuple[str, ImageSize]], config: Config, outpu
     from src.benchmarks.measure import time_training
 
     dense = ("none", config.model.image_size)  # first: all others are compared with it
-    configs = {kind_of(*step, config): _at(config, *step) for step in [dense, *steps]}
+    configs = {kind_of(*step, config): with_tokens(config, *step) for step in [dense, *steps]}
     timings = time_training(configs, ROUNDS, STEPS)
     rounds = f"{ROUNDS} rounds of {STEPS} steps in turns, batch {config.data.batch_size}"
     where = f"{rounds}, {one_line(environment(config))}"
@@ -71,7 +71,3 @@ def is_of_one_model(variant: Variant) -> bool:
     """Tell whether a variant's training steps differ from the dense one's by schedule and image size alone."""
     timed = {*keys_with(Role.STEP_TIME)} - {"model.tokens"}
     return not timed & variant.settings.keys()
-
-
-def _at(config: Config, tokens: str, image_size: ImageSize) -> Config:
-    return replace(config, model=replace(config.model, tokens=tokens, image_size=image_size))

@@ -1,7 +1,6 @@
 """metrics.csv, a row an epoch."""
 
 import csv
-import io
 import math
 import re
 import statistics
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Optional, Union
 
 from src.errors import UserError
-from src.files import write_text
+from src.files import write_csv
 
 FORMATS = {"loss": ".6f", "lr": ".6e", "top1": ".4f", "top5": ".4f", "img_s": ".2f", "seconds": ".2f"}
 
@@ -71,9 +70,7 @@ def read_metrics(path: Path) -> list[Metrics]:
 
 def write_metrics(path: Path, rows: Sequence[Metrics]) -> None:
     """Write epochs; the file before is replaced as a whole."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *(row.cells for row in rows)])
-    write_text(path, text.getvalue())
+    write_csv(path, COLUMNS, (row.cells for row in rows))
 
 
 def throughput(rows: Sequence[Metrics]) -> Optional[float]:

@@ -83,6 +83,16 @@ class Schedule:
         return any(route.fused for route in self.routes)
 
     @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages of all routes, first to last."""
+        return tuple(stage for route in self.routes for stage in route.stages)
+
+    @property
+    def last_block(self) -> int:
+        """The last block in which tokens leave or before which they return; 0 without a route."""
+        return max([max(route.stages[-1].block, route.rejoin or 0) for route in self.routes], default=0)
+
+    @property
     def rankings(self) -> tuple[str, ...]:
         """The ranking of each route."""
         return tuple(route.ranking for route in self.routes)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Optional
 
-from src.config import Config, ImageSize, PhaseConfig
+from src.config import Config, ImageSize, PhaseConfig, with_tokens
 from src.errors import UserError
 from src.schedules.curves import plateaus
 from src.schedules.notation import parse
@@ -37,6 +37,11 @@ class Phase:
         """What decides the training graph: phases in a row that agree in it share theirs."""
         return self.tokens, self.image_size
 
+    @property
+    def images(self) -> tuple[ImageSize, Optional[str]]:
+        """What decides how the training images are made."""
+        return self.image_size, self.auto_augment
+
 
 def plan_phases(config: Config) -> list[Phase]:
     """Return the phases of a run: those of `train.phases`, or a dense warm-up and then the schedule (arXiv 2401.15293).
@@ -57,8 +62,8 @@ def plan_phases(config: Config) -> list[Phase]:
 
 def config_of(config: Config, phase: Phase) -> Config:
     """Return the configuration of a phase's training: its schedule, image size and policy."""
-    model = replace(config.model, tokens=phase.tokens, image_size=phase.image_size)
-    return replace(config, model=model, data=replace(config.data, auto_augment=phase.auto_augment))
+    config = with_tokens(config, phase.tokens, phase.image_size)
+    return replace(config, data=replace(config.data, auto_augment=phase.auto_augment))
 
 
 def resolve_phases(config: Config) -> list[tuple[Phase, Plan]]:

@@ -253,8 +253,8 @@ def resolve(schedule: Schedule, geometry: Geometry) -> Plan:
 
 def _check(schedule: Schedule, geometry: Geometry) -> None:
     """Refuse a schedule that this model cannot run, whatever the number of its tokens."""
-    last = max([max(route.stages[-1].block, route.rejoin or 0) for route in schedule.routes], default=0)
-    if last > geometry.depth:
+    if schedule.last_block > geometry.depth:
+        last = schedule.last_block
         raise refusal(str(schedule), f"block {last} is out of range: the model has blocks 1 to {geometry.depth}")
     for route in schedule.routes:
         if route.ranking == "centre" and route.fused and len(route.stages) > 1:

@@ -31,9 +31,8 @@ def find(
     plans = [_least_ratio(geometry, gain, max_drop, pattern) for pattern in _patterns(from_block, geometry.depth)]
     for spec in specs:
         schedule = parse(spec)
-        stages = [stage for route in schedule.routes for stage in route.stages]
-        last = max([stage.block for stage in stages] + [route.rejoin or 0 for route in schedule.routes], default=0)
-        if stages and stages[0].block >= from_block and last <= geometry.depth:
+        stages = schedule.stages
+        if stages and stages[0].block >= from_block and schedule.last_block <= geometry.depth:
             plan = resolve(schedule, geometry)
             most = max(100 * float(stage.ratio) for stage in stages)
             plans.append(plan if plan.ideal_gain >= gain and most <= max_drop else None)

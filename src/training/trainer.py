@@ -120,7 +120,7 @@ class Trainer:
             callback.on_start(self.progress.epoch, done)
         left = [phase for phase in self.phases if self.progress.epoch < phase.last]
         with Progress(total * self.images, "training", "img", done=done * self.images) as self.bar:
-            for _, phases in groupby(left, key=lambda phase: (phase.image_size, phase.auto_augment)):
+            for _, phases in groupby(left, key=lambda phase: phase.images):
                 self._train_alike(list(phases))
         where = f", in {self.run.best}" if self.run else ""
         plural = "" if self.graphs == 1 else "s"

@@ -22,6 +22,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from PIL import Image
 
+from src.data.datasets import class_name
 from src.models import SkipViT, TokenTracer
 from src.visuals import tokens
 from src.visuals.tokens import Column, Stage
@@ -127,7 +128,7 @@ def token_sheet(
         labels: The true class of each image, where known.
     """
     tracer = network if isinstance(network, TokenTracer) else TokenTracer(network)
-    truths = [] if labels is None else [tokens.class_name(classes, label) for label in labels]
+    truths = [] if labels is None else [class_name(classes, label) for label in labels]
     column = tokens.look(tracer, images, classes)
     return contact_sheet(tokens.pixels(images, mean, std), [column], truths=truths, heading=title)
 

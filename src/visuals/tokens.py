@@ -13,6 +13,7 @@ import numpy as np
 from mindspore import Tensor
 from PIL import Image
 
+from src.data.datasets import class_name
 from src.models import TokenTracer, Trace
 from src.schedules import Drop, Plan
 
@@ -193,8 +194,3 @@ def _spread(values: np.ndarray, grid: tuple[int, int], shape: tuple[int, ...]) -
     rows, columns = grid
     square = values.reshape(len(values), rows, columns, *values.shape[2:])
     return square.repeat(shape[1] // rows, axis=1).repeat(shape[2] // columns, axis=2)
-
-
-def class_name(classes: Sequence[str], index: int) -> str:
-    """Return the name of an output; its index where it has none."""
-    return classes[index] if index < len(classes) else str(index)
