@@ -1,8 +1,10 @@
 """Start processes under msrun, and find them."""
 
 import os
+import random
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Optional
 
@@ -19,10 +21,16 @@ def msrun(processes, logs, *arguments, local=None, port=None, node_rank=None):
 
 
 def free_port():
-    """Other tests run beside this one, and may use msrun's own."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+    """Return a port for a scheduler: not msrun's own, which tests beside this one may use.
+
+    It lies below those that the system gives to connections (from 32768 on Linux): one of these could have been given
+    away by the time that the scheduler listens.
+    """
+    for port in random.SystemRandom().sample(range(10_000, 32_000), 100):
+        with socket.socket() as one, suppress(OSError):
+            one.bind(("", port))
+            return port
+    raise OSError("no free port between 10000 and 32000")
 
 
 def environment():
