@@ -30,6 +30,8 @@ from src.schedules.costs import run_costs
 from src.schedules.phases import config_of, plan_phases, resolve_phases
 from src.weights import Checkpoint, read_checkpoint
 from src.weights.initial import Initial, read_initial
+from src.weights.load import NamedFile
+from src.weights.oracle import Oracle, check_oracle, read_oracle
 
 if TYPE_CHECKING:
     from mindspore import nn
@@ -51,11 +53,11 @@ def train(config: Config, name: str, distribute: bool, left_open: Sequence[str] 
         UserError: The configuration, the data or the folder is refused.
     """
     dataset = _check(config)
-    initial = read_initial(config, dataset.classes)
+    initial, oracle = read_initial(config, dataset.classes), read_oracle(config)
     images = _images(dataset, distribute)
     if config.run.dir is not None:
         RunFolder(config.run.dir).check_unused()
-    data, group = _prepare(config, dataset, images, distribute, initial)
+    data, group = _prepare(config, dataset, images, distribute, initial, oracle)
     run = RunFolder.create(data.config, name, dataset.classes) if group.is_main else None
     _train(data, run, False, group, left_open)
 
@@ -85,11 +87,14 @@ def resume(folder: str, overrides: Overrides, distribute: bool) -> None:
     begun = run.last.exists() or run.previous.exists()
     initial = None if begun else read_initial(config, dataset.classes)
     if initial is not None:
-        run.check_init(initial.digest)
+        run.check_weights("train.init", run.init, initial.digest)
+    oracle = read_oracle(config)
+    if oracle is not None:
+        run.check_weights("train.oracle", run.oracle, oracle.digest)
     images, before = _images(dataset, distribute), read_images(run.images)
     if before is not None:
         images.check_continues(before, run.path)
-    data, group = _prepare(config, dataset, before or images, distribute, initial, begun=before is not None)
+    data, group = _prepare(config, dataset, before or images, distribute, initial, oracle, begun=before is not None)
     _train(data, run, True, group)
 
 
@@ -181,6 +186,7 @@ def check(config: Config) -> None:
         raise UserError(f"train.freeze_blocks {frozen}: the model has {geometry.depth} blocks; name at most as many")
     resolve(parse(config.model.tokens), geometry)
     resolve_phases(config)
+    check_oracle(config)
 
 
 def _check(config: Config, splits: Sequence[str] = ("train", "val")) -> Dataset:
@@ -223,6 +229,7 @@ class _Prepared:
     Attributes:
         bad_images: A line for each.
         initial: The weights to start from; None for random ones, and for a resume from a checkpoint.
+        oracle: The network that ranks tokens in training; None where no schedule asks one.
     """
 
     config: Config
@@ -230,6 +237,7 @@ class _Prepared:
     images: RunImages
     bad_images: list[str]
     initial: Optional[Initial]
+    oracle: Optional[Oracle]
 
 
 def _prepare(
@@ -238,9 +246,10 @@ def _prepare(
     images: RunImages,
     distribute: bool,
     initial: Optional[Initial],
+    oracle: Optional[Oracle],
     begun: bool = False,
 ) -> tuple[_Prepared, ProcessGroup]:
-    """Set up the device, and check augmentation, images and the weights to start from.
+    """Set up the device, and check augmentation, images, and the weights to start from and to rank by.
 
     Args:
         begun: Whether `images` are those that the run began with.
@@ -251,8 +260,9 @@ def _prepare(
     config = with_classes(config, len(dataset.classes))
     for phase in {phase.images: phase for phase in plan_phases(config)}.values():
         check_transforms(config_of(config, phase))
-    if initial is not None and len(set(group.gather(initial.digest))) > 1:
-        raise UserError(f"train.init {config.train.init} is not the same file for every process")
+    for key, read in (("init", initial), ("oracle", oracle)):
+        if read is not None and len(set(group.gather(read.digest))) > 1:
+            raise UserError(f"train.{key} {getattr(config.train, key)} is not the same file for every process")
     check_sizes(dataset, config.data, group)
     left_out = images.left_out if begun else None
     dataset, bad_images, left_out = verify_images(
@@ -260,7 +270,7 @@ def _prepare(
     )
     check_sizes(dataset, config.data, group)
     _check_updates(config, dataset, group)
-    return _Prepared(config, dataset, replace(images, left_out=left_out), bad_images, initial), group
+    return _Prepared(config, dataset, replace(images, left_out=left_out), bad_images, initial, oracle), group
 
 
 def _train(
@@ -269,6 +279,7 @@ def _train(
     config, dataset = data.config, data.dataset
     from src.models import from_config
     from src.models.initial import initialise
+    from src.models.oracle import ask
     from src.training.trainer import Trainer
 
     def build() -> "nn.Cell":
@@ -289,7 +300,10 @@ def _train(
                 log.warning("%s", remark)
             _describe(writes, data)
         callbacks = _callbacks(config, dataset, writes)
-        trainer = Trainer(config, dataset, build, run, group, callbacks, should_stop=lambda: STOP.requested)
+        asks_oracle = None if data.oracle is None else ask(data.oracle, config.train.amp_level)
+        trainer = Trainer(
+            config, dataset, build, run, group, callbacks, should_stop=lambda: STOP.requested, asks_oracle=asks_oracle
+        )
         trainer.train(resumes)
     if config.train.report and writes:
         _report(writes)
@@ -301,7 +315,9 @@ def _describe(run: RunFolder, data: _Prepared) -> None:
 
     log.info("run folder: %s", run.path)
     if data.initial is not None:
-        _describe_initial(run, data.initial, data.config)
+        _describe_weights("train.init", run.init, data.initial, data.config)
+    if data.oracle is not None:
+        _describe_weights("train.oracle", run.oracle, data.oracle, data.config)
     write_text(run.phases, run_costs(data.config).table())
     if data.bad_images:
         write_text(run.bad_images, "".join(f"{plain(line)}\n" for line in data.bad_images))
@@ -309,14 +325,14 @@ def _describe(run: RunFolder, data: _Prepared) -> None:
     run.add_environment({**environment(data.config), "processes": data.images.processes})
 
 
-def _describe_initial(run: RunFolder, initial: Initial, config: Config) -> None:
-    log.info("starting from the weights of %s, SHA-256 %s", initial.file.path, initial.digest)
-    initial.file.warn_of_pixels(config)
-    for remark in initial.remarks:
-        log.info("train.init: %s", remark)
-    for warning in initial.warnings:
-        log.warning("train.init: %s", warning)
-    write_text(run.init, json.dumps(initial.facts(), indent=1) + "\n")
+def _describe_weights(key: str, noted: Path, weights: NamedFile, config: Config) -> None:
+    log.info("%s names the weights of %s, SHA-256 %s", key, weights.file.path, weights.digest)
+    weights.file.warn_of_pixels(config)
+    for remark in weights.remarks:
+        log.info("%s: %s", key, remark)
+    for warning in weights.warnings:
+        log.warning("%s: %s", key, warning)
+    write_text(noted, json.dumps(weights.facts(), indent=1) + "\n")
 
 
 def _callbacks(config: Config, dataset: Dataset, run: Optional[RunFolder]) -> list["Callback"]:

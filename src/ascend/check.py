@@ -13,6 +13,7 @@ from src.ascend.operators import FIRST, OPERATORS
 from src.config import Config, ImageSize, side_text, sides, with_tokens
 from src.errors import RunError
 from src.runtime import device
+from src.schedules.notation import without_oracle
 
 LARGEST = 65504.0  # of float16
 
@@ -77,7 +78,8 @@ def _graphs(config: Config, size: ImageSize, batch_size: int, folder: Path) -> l
     from src.models import from_config
 
     sized = replace(config, model=replace(config.model, image_size=size))
-    exported = from_config(config.model, target="ascend").with_tokens(config.model.tokens, size).set_train(False)
+    evaluated = with_tokens(config, without_oracle(config.model.tokens)).model
+    exported = from_config(evaluated, target="ascend").with_tokens(evaluated.tokens, size).set_train(False)
     forward = forward_graph(exported, zero_images(sized, batch_size), *exported.sample(batch_size, 0))
     training = [compiled_graph(folder, cell, *inputs) for cell, inputs in training_cells(sized, batch_size)]
     return [("forward", forward), *(("training", nodes) for nodes in training)]

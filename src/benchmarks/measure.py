@@ -220,9 +220,13 @@ def random_batch(config: Config) -> list["Tensor"]:
 def new_state(config: Config) -> "TrainState":
     """Create one set of weights and one optimiser for the training steps of all specs."""
     from src.models import from_config
+    from src.models.oracle import oracle_of
     from src.training.state import create_train_state
 
-    return create_train_state(config, lambda: from_config(config.model, config.train.amp_level), [1e-4] * 100_000)
+    def build() -> "nn.Cell":
+        return from_config(config.model, config.train.amp_level)
+
+    return create_train_state(config, build, [1e-4] * 100_000, oracle_of(config))
 
 
 def training(

@@ -220,6 +220,11 @@ class TrainConfig:
     init: Optional[Text] = key(
         None, "a file of weights to start from, of any kind that `src.tools.convert` reads; null: drawn at random"
     )
+    oracle: Optional[Text] = key(
+        None,
+        "a file of a dense network's weights, of any kind that `src.tools.convert` reads, by whose [CLS] attention"
+        " the ranking `oracle` chooses tokens, as in `tokens: 6(55%,oracle)+11`",
+    )
     freeze_blocks: Optional[CountOrZero] = key(
         None, "the embedding and so many first blocks are not trained; null: all are trained", Role.STEP_TIME
     )

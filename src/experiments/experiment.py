@@ -19,6 +19,7 @@ from src.files import lock, make_folder, write_text
 from src.runs import RUNS, RunFolder
 from src.schedules import Geometry, parse, resolve
 from src.schedules.phases import resolve_phases
+from src.weights.oracle import check_oracle
 
 SET_BY_JOBS = {"train.seed": "--seeds N gives 0 to N-1", "run.dir": "--output FOLDER holds them all"}
 
@@ -198,5 +199,6 @@ def _job(variant: Variant, seed: int, file: str, overrides: Overrides, output: P
     config = load(file, settings)
     resolve(parse(config.model.tokens), Geometry.from_config(config.model))
     resolve_phases(config)
+    check_oracle(config)
     arguments = [format_override(key, value) for key, value in settings.items()]
     return Job(variant, seed, config, run, ("--config", file, *arguments))

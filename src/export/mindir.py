@@ -76,6 +76,8 @@ def _check(config: Config, output: Path) -> None:
     schedule = resolve(parse(config.model.tokens), geometry).schedule
     if "random" in schedule.rankings:
         raise UserError(f"{schedule} ranks at random: a control for experiments, not for deployment")
+    if "oracle" in schedule.rankings:
+        raise UserError(f"{schedule} ranks by an oracle, which only training has; leave the word out")
     device.check_settings(config.runtime.device_target)
 
 

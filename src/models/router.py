@@ -14,6 +14,7 @@ from mindspore import dtype as mstype
 from src.models.ops import multiply
 from src.models.tokens import Rejoin, Split, fuse, rank, squared_norms
 from src.schedules import Drop, Plan
+from src.schedules.rankings import GIVEN
 
 
 class TokenRouter(nn.Cell):
@@ -34,7 +35,8 @@ class TokenRouter(nn.Cell):
         self.fused = tuple(drop.fused for drop in drops)
         self.ranking = tuple(drop.ranking for drop in drops)
         self.fixed_scores = tuple(_ones_at(drop, plan.prefix) for drop in drops)
-        self.random_before = tuple(self.ranking[:block].count("random") for block in range(len(drops)))
+        self.given = tuple(ranking in GIVEN for ranking in self.ranking)
+        self.given_before = tuple(sum(self.given[:block]) for block in range(len(drops)))
         self.split_cells = nn.CellList([Split(drop.keep, plan.prefix) for drop in drops])
         self.rejoin_cells = nn.CellList([Rejoin(drop.keep, plan.prefix) for drop in drops])
 
@@ -70,7 +72,7 @@ class TokenRouter(nn.Cell):
             scores: The [CLS] scores [B, T].
             received: The attention that tokens receive [B, T].
             skipped: What earlier drops of this pass took out.
-            random_scores: For each drop with a random ranking float [B, T], which it ranks by.
+            random_scores: For each drop with a random ranking, or an oracle's, float [B, T], which it ranks by.
 
         Returns:
             The tokens that stay, `skipped` with those that left, and (ids_shuffle [B, T],), or () without a drop.
@@ -90,12 +92,17 @@ class TokenRouter(nn.Cell):
     ) -> tuple[Tensor, tuple, tuple]:
         """Take tokens out of the sequence in a block; arguments and result as of `drop`."""
         worth = self.rank_by(block, x, scores, received, random_scores)
-        ids_shuffle, ids_restore = rank(worth, self.kept[block], self.prefix)
-        kept, dropped = self.split_cells[block](x, ids_shuffle, ids_restore)
+        kept, dropped, ids_shuffle, ids_restore = self.split(block, x, worth)
         if self.fused[block]:
             _, dropped_scores = self.split_cells[block](ops.expand_dims(scores, -1), ids_shuffle, ids_restore)
             kept = fuse(kept, dropped, dropped_scores)
         return kept, ((block, dropped, ids_shuffle, ids_restore),) + skipped, (ids_shuffle,)
+
+    def split(self, block: int, x: Tensor, worth: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Split tokens [B, T, C] by their worth [B, T]: those that stay and leave, ids_shuffle, ids_restore."""
+        ids_shuffle, ids_restore = rank(worth, self.kept[block], self.prefix)
+        kept, dropped = self.split_cells[block](x, ids_shuffle, ids_restore)
+        return kept, dropped, ids_shuffle, ids_restore
 
     def spread(self, x: Tensor, skipped: tuple) -> Tensor:
         """Put the tokens [B, T, C] of a pass's end at their original indices, zeros where tokens have not returned.
@@ -117,10 +124,13 @@ class TokenRouter(nn.Cell):
         random_scores: Optional[tuple],
     ) -> Tensor:
         """Return what the drop in a block ranks the tokens by: float [B, T], the highest stay."""
-        if self.ranking[block] == "random":
+        if self.given[block]:
             if random_scores is None:
-                raise ValueError("a random ranking needs the random_scores of the network's `sample` as an input")
-            return random_scores[self.random_before[block]]
+                raise ValueError(
+                    "a random ranking needs the random_scores of the network's `sample` as an input, an oracle's those"
+                    " of src.models.oracle"
+                )
+            return random_scores[self.given_before[block]]
         if self.ranking[block] == "lowest":
             return multiply(scores, -1.0)
         if self.ranking[block] == "norm":

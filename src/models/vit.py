@@ -11,6 +11,7 @@ from mindspore import dtype as mstype
 from mindspore.common.initializer import TruncatedNormal, initializer
 
 from src.config import ImageSize
+from src.errors import UserError
 from src.models.layers import Block, PatchEmbed, dense
 from src.models.ops import choose_target, layer_norm, matmul, multiply
 from src.models.positions import resample, resampling
@@ -24,7 +25,8 @@ class RandomInputs(NamedTuple):
     Attributes:
         drop_path_scale: float32 [B, depth, 2]: stochastic depth's factor of each block's attention and MLP, 0 or
             1 / (1 - rate) (arXiv 1603.09382).
-        random_scores: For each drop with a random ranking float32 [B, T], which it ranks by.
+        random_scores: For each drop with a random ranking float32 [B, T], which it ranks by; `src.models.oracle` gives
+            what an oracle ranks by in their place.
     """
 
     drop_path_scale: Optional[Tensor] = None
@@ -204,7 +206,12 @@ class SkipViT(nn.Cell):
         """Draw the random numbers of a pass over so many images, the same for the same seed.
 
         Stochastic depth is random in training alone, a random ranking always.
+
+        Raises:
+            UserError: The schedule asks an oracle, which only training has.
         """
+        if not self.training and "oracle" in self.plan.schedule.rankings:
+            raise UserError(f"{self.plan.schedule} ranks by an oracle, which only training has; leave the word out")
         generator = np.random.default_rng(seed)
         scale, scores = None, None
         if self.training and max(self.drop_path_rates) > 0:

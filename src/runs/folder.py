@@ -4,6 +4,7 @@ config.yaml      the resolved configuration
 classes.txt      class names, in the order of the outputs
 bad_images.txt   images that were left out, and why, if there are any
 init.json        the weights that the training started from, and what of them was not taken as it is (`train.init`)
+oracle.json      the network that ranked tokens in training, and what that cost (`train.oracle`)
 images.json      number and names of the images, those left out, and the processes (src/runs/images.py)
 phases.md        the phases: epochs, schedule, image size, multiply-accumulates, and what the whole run gains by them
 metrics.csv      a row an epoch
@@ -50,6 +51,7 @@ class RunFolder:
         self.bad_images = self.path / "bad_images.txt"
         self.images = self.path / "images.json"
         self.init = self.path / "init.json"
+        self.oracle = self.path / "oracle.json"
         self.phases = self.path / "phases.md"
         self.metrics = self.path / "metrics.csv"
         self.log = self.path / "train.log"
@@ -160,19 +162,21 @@ class RunFolder:
         """Read the class names; none if there is no classes.txt."""
         return tuple(self.classes.read_text(encoding="utf-8").splitlines()) if self.classes.is_file() else ()
 
-    def check_init(self, digest: str) -> None:
-        """Refuse other weights to start from than those that the run was to start from.
+    def check_weights(self, key: str, noted: Path, digest: str) -> None:
+        """Refuse other weights than those that the run was started with.
 
         Args:
-            digest: SHA-256 of the file.
+            key: What names them in the configuration.
+            noted: The run's file that tells of them.
+            digest: SHA-256 of the weights' file.
 
         Raises:
-            UserError: init.json tells of another file.
+            UserError: It tells of another file.
         """
-        if self.init.is_file() and digest not in self.init.read_text(encoding="utf-8"):
+        if noted.is_file() and digest not in noted.read_text(encoding="utf-8"):
             raise UserError(
-                f"train.init is another file than the run {self.path} was started from, whose SHA-256 is in"
-                f" {self.init.name}; put that file in its place, or start a new run"
+                f"{key} is another file than the run {self.path} was started with, whose SHA-256 is in {noted.name};"
+                " put that file in its place, or start a new run"
             )
 
     def read_metrics(self) -> list[Metrics]:

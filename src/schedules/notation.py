@@ -14,7 +14,7 @@ A schedule is `none`, or routes joined by `;`. Blocks are numbered from 1, as in
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Optional
 
@@ -115,7 +115,21 @@ def parse(spec: str) -> Schedule:
             raise refusal(
                 spec, f"{after} must start in block {route.rejoin} or later, where the tokens of {route} return"
             )
+    if len({route.ranking == "oracle" for route in routes}) > 1:
+        raise refusal(spec, "an oracle ranks in all routes or in none: it cannot know what another ranking leaves")
     return Schedule(routes)
+
+
+def without_oracle(spec: str) -> str:
+    """Return the schedule that evaluates what trains under a spec: the network ranks where an oracle did.
+
+    Raises:
+        UserError: The spec is refused.
+    """
+    schedule = parse(spec)
+    if "oracle" not in schedule.rankings:
+        return spec
+    return str(Schedule(tuple(replace(route, ranking="cls") for route in schedule.routes)))
 
 
 def refusal(spec: object, why: str) -> UserError:

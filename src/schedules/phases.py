@@ -7,7 +7,7 @@ from typing import Optional
 from src.config import Config, ImageSize, PhaseConfig, with_tokens
 from src.errors import UserError
 from src.schedules.curves import plateaus
-from src.schedules.notation import parse
+from src.schedules.notation import parse, without_oracle
 from src.schedules.plan import Geometry, Plan, resolve
 
 
@@ -94,8 +94,16 @@ def trained_tokens(config: Config) -> str:
 
 
 def evaluated_tokens(config: Config, phase: Phase) -> str:
-    """Return the schedule of a phase's evaluation: the phase's own; where `train.tokens` is set, `model.tokens`."""
-    return phase.tokens if config.train.tokens is None else config.model.tokens
+    """Return the schedule of a phase's evaluation: the phase's own; where `train.tokens` is set, `model.tokens`.
+
+    An oracle ranks in training alone.
+    """
+    return without_oracle(phase.tokens) if config.train.tokens is None else config.model.tokens
+
+
+def ranks_by_oracle(tokens: str) -> bool:
+    """Tell whether a schedule asks an oracle."""
+    return "oracle" in parse(tokens).rankings
 
 
 def _spans(config: Config) -> Iterator[tuple[str, int, Optional[PhaseConfig]]]:

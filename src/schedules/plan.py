@@ -58,6 +58,11 @@ class Geometry:
         return self.grid[0] * self.grid[1]
 
     @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images in pixels."""
+        return self.grid[0] * self.patch_size, self.grid[1] * self.patch_size
+
+    @property
     def patch_dim(self) -> int:
         return self.in_channels * self.patch_size**2
 

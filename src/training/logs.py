@@ -8,6 +8,7 @@ from src.runs import Metrics
 from src.runtime.distributed import ProcessGroup
 from src.schedules import Geometry, parse
 from src.schedules.costs import run_costs
+from src.schedules.notation import without_oracle
 from src.schedules.phases import count_graphs, trained_tokens
 from src.training.checkpoint import TrainingProgress
 from src.training.optimizer import peak_lr, warmup_epochs
@@ -84,7 +85,7 @@ def log_phases(config: Config, done: int) -> None:
     if config.train.warmup_dense_epochs and last.tokens != tokens:
         what = f"all {epochs} epochs are" if epochs > 1 else "the one epoch is"
         log.warning("%s dense warm-up: %s is never trained", what, tokens)
-    elif config.train.tokens is None and parse(last.tokens) != parse(config.model.tokens):
+    elif config.train.tokens is None and parse(without_oracle(last.tokens)) != parse(config.model.tokens):
         log.warning(
             "the last phase trains and evaluates %s, but best.ckpt will be used under model.tokens %s;"
             " set model.tokens to what is to be used, or train.tokens to have that evaluated in every phase",

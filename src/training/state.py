@@ -7,7 +7,9 @@ from typing import Optional, Union
 from mindspore import Parameter, amp, nn
 
 from src.config import Config, ImageSize
+from src.errors import UserError
 from src.runtime.distributed import SINGLE_PROCESS, ProcessGroup
+from src.schedules.phases import ranks_by_oracle
 from src.training.accumulate import Accumulation
 from src.training.ema import Ema
 from src.training.loss import Loss
@@ -18,12 +20,17 @@ from src.weights.files import AVERAGE_STEPS, NETWORK, OPTIMIZER, SCALER
 
 @dataclass(frozen=True)
 class TrainState:
-    """What the training steps of every phase share."""
+    """What the training steps of every phase share.
+
+    Attributes:
+        asks_oracle: Makes of a network whose schedule asks an oracle one that does.
+    """
 
     network: nn.Cell
     optimizer: nn.Optimizer
     scaler: amp.LossScaler
     ema: Optional[Ema]
+    asks_oracle: Optional[Callable[[nn.Cell], nn.Cell]] = None
 
     @property
     def eval_network(self) -> nn.Cell:
@@ -46,18 +53,24 @@ class TrainState:
         return named
 
 
-def create_train_state(config: Config, build: Callable[[], nn.Cell], rates: list[float]) -> TrainState:
+def create_train_state(
+    config: Config,
+    build: Callable[[], nn.Cell],
+    rates: list[float],
+    asks_oracle: Optional[Callable[[nn.Cell], nn.Cell]] = None,
+) -> TrainState:
     """Create the state before the first step.
 
     Args:
         build: Makes the network.
         rates: The learning rate of every step of the run.
+        asks_oracle: Makes of a network whose schedule asks an oracle one that does; None where none does.
     """
     network = build()
     if config.train.freeze_blocks is not None:
         freeze(network, config.train.freeze_blocks)
     ema = Ema(network, build(), config.train.ema_decay) if config.train.ema_decay is not None else None
-    return TrainState(network, make_optimizer(config, network, rates), make_scaler(config), ema)
+    return TrainState(network, make_optimizer(config, network, rates), make_scaler(config), ema, asks_oracle)
 
 
 def make_train_step(
@@ -71,9 +84,16 @@ def make_train_step(
 
     Args:
         image_size: Of the images, where it is not the network's.
+
+    Raises:
+        UserError: The schedule asks an oracle, and there is none.
     """
     train = config.train
     network = state.network.with_tokens(tokens, image_size)
+    if ranks_by_oracle(tokens):
+        if state.asks_oracle is None:
+            raise UserError(f"{tokens} ranks by an oracle: name its weights by train.oracle=FILE")
+        network = state.asks_oracle(network)
     loss = Loss(network.geometry.num_classes, train.label_smoothing)
     checks_overflow = train.loss_scale_type == "dynamic" or train.on_nan == "skip"
     step = TrainStep(

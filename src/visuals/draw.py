@@ -13,6 +13,7 @@ from src.errors import UserError, short_message
 from src.files import written_whole
 from src.runs import RunFolder
 from src.schedules import plan_phases
+from src.schedules.notation import without_oracle
 from src.visuals.checkpoints import LoadedCheckpoint, check_same_sight, load_checkpoint, tracers
 from src.visuals.images import load_images
 from src.visuals.sheet import contact_sheet, epoch_strip
@@ -115,7 +116,7 @@ def save_picture(path: Path, *pictures: Image.Image) -> None:
 def _trained(config: Config, epoch: int) -> str:
     """Return how an epoch was trained if not under the schedule that trains and evaluates at the end."""
     tokens = next((phase.tokens for phase in plan_phases(config) if phase.first <= epoch <= phase.last), "")
-    if tokens in ("", config.model.tokens):
+    if not tokens or without_oracle(tokens) == config.model.tokens:
         return ""
     return "dense warm-up" if tokens == "none" and config.train.phases is None else f"trained under {tokens}"
 

@@ -1,6 +1,5 @@
 """The weights that a training starts from, compared with its configuration before any tensor exists."""
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,9 +14,11 @@ from src.schedules import Geometry
 from src.weights.load import (
     HEADS,
     Checkpoint,
+    NamedFile,
     check_fit,
     count_blocks,
     count_patches,
+    digest_of,
     lacking,
     read_checkpoint,
     shapes_of,
@@ -25,27 +26,16 @@ from src.weights.load import (
 
 
 @dataclass(frozen=True)
-class Initial:
+class Initial(NamedFile):
     """What `train.init` names.
 
     Attributes:
-        digest: The file's SHA-256.
         arrays: The weights by our names, without a head of another number of classes.
         grid: Rows and columns of the file's position embedding.
-        remarks: What of the file is not taken as it is; to be logged, and for the run folder.
-        warnings: What of it may be a mistake.
     """
 
-    file: Checkpoint
-    digest: str
     arrays: dict[str, np.ndarray]
     grid: tuple[int, int]
-    remarks: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-    def facts(self) -> dict[str, object]:
-        """Return what the run folder says of it."""
-        return {"file": str(self.file.path), "sha256": self.digest, "remarks": [*self.remarks, *self.warnings]}
 
 
 def read_initial(config: Config, classes: Sequence[str]) -> Optional[Initial]:
@@ -85,8 +75,7 @@ def read_initial(config: Config, classes: Sequence[str]) -> Optional[Initial]:
     if told is not None and told.act != config.model.act:
         warnings.append(f"the file was trained with model.act {told.act}, this model has {config.model.act}")
     check_fit(arrays, shapes, path)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Initial(file, digest, arrays, grid, tuple(remarks), tuple(warnings))
+    return Initial(file, digest_of(path), tuple(remarks), tuple(warnings), arrays, grid)
 
 
 def _check_sizes(file: Checkpoint, geometry: Geometry, told: Optional[ModelConfig]) -> None:

@@ -1,5 +1,6 @@
 """Load checkpoints into networks."""
 
+import hashlib
 import logging
 import math
 from collections.abc import Mapping
@@ -108,6 +109,31 @@ class Checkpoint:
             log.info("checkpoint %s: positions resampled from %s patches", self.path, sizes)
             arrays = {**arrays, "pos_embed": net.positions_from(arrays["pos_embed"], grid)}
         assign(net, arrays, self.path)
+
+
+@dataclass(frozen=True)
+class NamedFile:
+    """A file of weights that the configuration names.
+
+    Attributes:
+        digest: The file's SHA-256.
+        remarks: What a user should know of its use; to be logged, and for the run folder.
+        warnings: What of it may be a mistake.
+    """
+
+    file: Checkpoint
+    digest: str
+    remarks: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    def facts(self) -> dict[str, object]:
+        """Return what the run folder says of it."""
+        return {"file": str(self.file.path), "sha256": self.digest, "remarks": [*self.remarks, *self.warnings]}
+
+
+def digest_of(path: Path) -> str:
+    """Return a file's SHA-256."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def read_checkpoint(path: Union[str, Path]) -> Checkpoint:

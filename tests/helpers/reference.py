@@ -27,29 +27,37 @@ def random_weights(seed, dim=24, depth=12, patch_dim=48, patches=16, classes=5, 
     return weights
 
 
-def forward(weights, images, spec, heads=4, patch=4, act="erf", random_scores=(), rows=1):
+def forward(weights, images, spec, heads=4, patch=4, act="erf", random_scores=(), rows=1, oracle=None):
     """Logits [B, classes], and {block of the drop: original places kept, ascending [B, keep]}.
 
     `random_scores` are what random drops rank by, [B, tokens] each, in the order of the drops; [CLS] scores are the
-    mean attention of the first `rows` tokens.
+    mean attention of the first `rows` tokens. `oracle` is {block of the drop: its scores [B, patches]}, by which the
+    ranking of that name ranks.
     """
     drops, _ = read_spec(spec)
     logits, kept = [], {block: [] for block in sorted(drops)}
     for number, image in enumerate(images.astype(np.float64)):
         drawn = [scores[number] for scores in random_scores]
-        result, stayed = forward_one(weights, image, spec, heads, patch, act, drawn, rows)
+        told = {block: scores[number] for block, scores in (oracle or {}).items()}
+        result, stayed, _ = forward_one(weights, image, spec, heads, patch, act, drawn, rows, told)
         logits.append(result)
         for block, places in stayed.items():
             kept[block].append(places)
     return np.stack(logits), {block: np.array(rows) for block, rows in kept.items()}
 
 
-def forward_one(weights, image, spec, heads, patch, act, drawn, rows):
-    """Logits of one image, and the places that each drop keeps."""
+def oracle_scores(weights, images, heads=4, patch=4, act="erf"):
+    """The [CLS] scores of the patches in every block of a dense network, {block: [B, patches]}."""
+    seen = [forward_one(weights, image, "none", heads, patch, act, (), 1, {})[2] for image in images]
+    return {block: np.stack([scores[block] for scores in seen]) for block in seen[0]}
+
+
+def forward_one(weights, image, spec, heads, patch, act, drawn, rows, oracle):
+    """Logits of one image, the places that each drop keeps, and the [CLS] scores of each block's patches."""
     depth = 1 + max(int(m[1]) for m in map(re.compile(r"blocks\.(\d+)\.").match, weights) if m)
     drops, returns = read_spec(spec)
     tokens = embed(weights, image, patch)  # a list of (place, vector); below 0 is the prefix
-    waiting, kept, drawn = {}, {}, iter(drawn)
+    waiting, kept, drawn, seen = {}, {}, iter(drawn), {}
     patches = sum(place >= 0 for place, _ in tokens)
 
     def drop(block, tokens, weights_of_heads):
@@ -59,6 +67,8 @@ def forward_one(weights, image, spec, heads, patch, act, drawn, rows):
         places, matrix = [place for place, _ in tokens], np.stack([vector for _, vector in tokens])
         if ranking == "random":
             worth = next(drawn)
+        elif ranking == "oracle":  # which knows no fused token: it stays
+            worth = [oracle[block][place] if 0 <= place < patches else math.inf for place in places]
         else:
             worth = worth_of(ranking, matrix, weights_of_heads, places, keep, image.shape[1:], patch, rows)
         best = sorted(here, key=lambda j: (-worth[j], j))
@@ -82,6 +92,8 @@ def forward_one(weights, image, spec, heads, patch, act, drawn, rows):
         matrix = np.stack([vector for _, vector in tokens])
         attended, weights_of_heads = attention(block, norm(matrix, block["norm1.weight"], block["norm1.bias"]), heads)
         tokens = [(place, row) for (place, _), row in zip(tokens, matrix + attended)]
+        prefix = sum(place < 0 for place, _ in tokens)
+        seen[i + 1] = weights_of_heads.mean(0)[:rows].mean(0)[prefix:]
         if i + 1 in drops and not drops[i + 1][1]:
             tokens = drop(i + 1, tokens, weights_of_heads)
         matrix = np.stack([vector for _, vector in tokens])
@@ -94,7 +106,7 @@ def forward_one(weights, image, spec, heads, patch, act, drawn, rows):
     logits = read @ weights["head.weight"].T + weights["head.bias"]
     if "dist_token" in weights:
         logits = (logits + normed[1] @ weights["head_dist.weight"].T + weights["head_dist.bias"]) / 2
-    return logits, kept
+    return logits, kept, seen
 
 
 def worth_of(ranking, matrix, heads, places, keep, size, patch, score_rows):

@@ -119,7 +119,7 @@ def test_a_run_that_saved_nothing_starts_from_the_same_file_again(file, start, t
                           read_checkpoint(file).arrays["blocks.0.attn.qkv.weight"])  # fmt: skip
     weights = {weight.name: weight.value() for weight in state.network.get_parameters()}
     write_weights(copy, weights, make_config(tmp_path), ("x", "y", "z"))
-    with pytest.raises(UserError, match=r"train.init is another file than the run .* was started from"):
+    with pytest.raises(UserError, match=r"train.init is another file than the run .* was started with"):
         commands.resume(str(tmp_path / "run"), {}, False)
 
 

@@ -1,0 +1,109 @@
+"""A frozen dense network ranks the tokens of another's training ("oracle ranks", after EViT, arXiv 2202.07800).
+
+Shape letters: B images, T tokens with [CLS] first, D drops of the plan.
+"""
+
+from collections.abc import Callable
+from typing import Optional
+
+from mindspore import Tensor, nn, ops
+from mindspore import dtype as mstype
+
+from src.config import Config
+from src.models.registry import from_config
+from src.models.router import TokenRouter
+from src.models.vit import RandomInputs, SkipViT
+from src.weights.oracle import Oracle, block_of, read_oracle
+
+ALWAYS_KEPT = 2.0  # scores are attention, at most 1
+
+
+class OracleRanked(nn.Cell):
+    """A network in training whose drops keep the tokens to which an oracle's [CLS] token attends most.
+
+    Images → logits, as `SkipViT`, with the same random inputs. The oracle sees all tokens, in the same graph, and no
+    gradient flows into it. A drop in block i of the network asks the oracle's block that is as far through it, and
+    ranks by its scores those tokens that are still there; a fused token always stays. What is fused is weighted by the
+    network's own scores. In evaluation the network ranks for itself.
+
+    Args:
+        network: Its schedule ranks by `oracle`.
+        oracle: Dense, for images of the same size and the same patches.
+    """
+
+    def __init__(self, network: SkipViT, oracle: SkipViT) -> None:
+        super().__init__(auto_prefix=False)
+        self.network = network
+        self.oracle = oracle
+        self.geometry = network.geometry
+        kept = network.plan.kept
+        self.depth = network.depth
+        self.drops = tuple(keep > 0 for keep in kept)
+        self.drops_before = tuple(sum(self.drops[:block]) for block in range(self.depth))
+        self.asked = tuple(block_of(block, self.depth, oracle.depth) for block, keep in enumerate(kept) if keep)
+        self.prefix = network.plan.prefix
+        self.oracle_prefix = oracle.plan.prefix
+        self.router = TokenRouter(network.plan)
+
+    def construct(
+        self, images: Tensor, drop_path_scale: Optional[Tensor] = None, random_scores: Optional[tuple] = None
+    ) -> Tensor:
+        return self.network(images, drop_path_scale, self.ranks(images))
+
+    def ranks(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return what each drop ranks by, for each the oracle's scores of the tokens that are there: float32 [B, T]."""
+        x = self.scores(images)
+        skipped: tuple = ()
+        ranks: tuple = ()
+        for i in range(self.depth):
+            x, skipped = self.router.rejoin(i, x, skipped)
+            if self.drops[i]:
+                worth = x[:, :, self.drops_before[i]]
+                ranks += (worth,)
+                x, dropped, ids_shuffle, ids_restore = self.router.split(i, x, worth)
+                if self.router.fused[i]:
+                    x = ops.concat((x, ops.full_like(x[:, :1], ALWAYS_KEPT)), 1)
+                skipped = ((i, dropped, ids_shuffle, ids_restore),) + skipped
+        return ranks
+
+    def scores(self, images: Tensor) -> Tensor:
+        """Return the oracle's scores of all the network's tokens for each drop, float32 [B, T, D]."""
+        x = self.oracle.embed(images)
+        scores: tuple = ()
+        for i in range(self.asked[-1] + 1):
+            x, own, _ = self.oracle.blocks[i].attn_half(x)
+            x = self.oracle.blocks[i].mlp_half(x)
+            scores += (own,)
+        asked: tuple = ()
+        for i in self.asked:
+            asked += (scores[i],)
+        patches = ops.stop_gradient(ops.cast(ops.stack(asked, 2), mstype.float32))[:, self.oracle_prefix :]
+        return ops.concat((ops.zeros_like(patches[:, : self.prefix]), patches), 1)
+
+    def sample(self, images: int, *seed: int) -> RandomInputs:
+        """Draw the network's random numbers; the oracle has none."""
+        return self.network.sample(images, *seed)
+
+
+def oracle_of(config: Config, target: Optional[str] = None) -> Optional[Callable[[SkipViT], OracleRanked]]:
+    """Return `ask` of the file that a configuration's `train.oracle` names; None where that is null.
+
+    Raises:
+        UserError: As of `src.weights.oracle.read_oracle`.
+    """
+    oracle = read_oracle(config)
+    return None if oracle is None else ask(oracle, config.train.amp_level, target)
+
+
+def ask(oracle: Oracle, amp_level: str, target: Optional[str] = None) -> Callable[[SkipViT], OracleRanked]:
+    """Return what makes of a network whose schedule asks an oracle one that does, over one set of its weights.
+
+    Args:
+        amp_level, target: As of `src.models.from_config`.
+    """
+    network = from_config(oracle.model, amp_level, target)
+    oracle.file.load_into(network)
+    for weight in network.get_parameters():
+        weight.name = f"oracle.{weight.name}"
+        weight.requires_grad = False
+    return lambda student: OracleRanked(student, network.with_tokens("none", student.geometry.image_size))
