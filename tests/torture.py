@@ -70,13 +70,13 @@ def main() -> None:
     print(f"{args.kills} runs were killed ({instants}), resumed, and ended bit-equal; none was lost, no file left over")
 
 
-def torture(kills: int, chance: random.Random, options: Sequence[str] = SMALL) -> str:
-    """Do so many trials in the working directory; in what each run was when it was killed, counted."""
+def torture(kills: int, chance: random.Random, options: Sequence[str] = SMALL, first: int = 0) -> str:
+    """Do so many trials in the working directory, from a number on; in what each run was when killed, counted."""
     began = time.monotonic()
     finish(start(Path("whole"), options))
     seconds = time.monotonic() - began
     seen: dict[str, int] = {}
-    for number in tqdm(range(kills), disable=not sys.stderr.isatty()):
+    for number in tqdm(range(first, first + kills), disable=not sys.stderr.isatty()):
         for trial in itertools.count():
             run = Path(f"run{number}-{trial}")
             job = start(run, options)

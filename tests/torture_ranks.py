@@ -48,8 +48,7 @@ def torture(kills: int, signals: int, chance: random.Random) -> str:
             ended, took = trial(run, what, whom, seconds, chance)
             resumes = (run / "config.yaml").exists()
             code = end_of(start(run, resume=resumes))
-            said = Path(f"{run}.resumed" if resumes else f"{run}.logs") / "worker_0.log"
-            assert code == 0, f"{run}: does not resume ({code}): {said.read_text(errors='replace')[-2000:]}"
+            assert code == 0, f"{run}: does not resume ({code}): {all_said(run)}"
             check(run, Path("whole"))
             if ended is not None:
                 break
@@ -140,6 +139,12 @@ def how_it_ended(run: Path, whom: str, number: signal.Signals, code: int, traine
         assert number == signal.SIGINT, f"{run}: {first}"
         return "killed by msrun"
     return "stopped and saved" if saved else "stopped before the first step"
+
+
+def all_said(run: Path) -> str:
+    """Return the end of what msrun, its scheduler and its workers said last."""
+    logs = [Path(f"{run}.log"), *sorted(Path(f"{run}.resumed").glob("*.log"))]
+    return "".join(f"\n== {log}\n{log.read_text(errors='replace')[-2000:]}" for log in logs)
 
 
 def log_of(run: Path, rank: int) -> str:
