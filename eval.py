@@ -19,6 +19,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--ckpt", metavar="FILE", help="checkpoint to evaluate")
     parser.add_argument("--tokens", nargs="+", metavar="SPEC", help="schedules to evaluate (model.tokens)")
     parser.add_argument("--output", metavar="FOLDER", help="write tables, a plot and each image's prediction to FOLDER")
+    parser.add_argument("--save_tokens", action="store_true", help="write tokens and scores of each image too")
     parser.add_argument("--distribute", action="store_true", help="share the images with the processes of msrun")
     args = parser.parse(argv)
     from pathlib import Path
@@ -28,7 +29,7 @@ def main(argv: Sequence[str]) -> None:
 
     config, checkpoint = find_checkpoint(args.config, args.ckpt, args.overrides)
     output = Path(args.output) if args.output else None
-    results = commands.evaluate(config, checkpoint, args.distribute, args.tokens or (), output)
+    results = commands.evaluate(config, checkpoint, args.distribute, args.tokens or (), output, args.save_tokens)
     if results:
         print(f"checkpoint {checkpoint} on {config.data.root}")
     if output is not None:

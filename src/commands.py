@@ -34,8 +34,10 @@ from src.weights.load import NamedFile
 from src.weights.oracle import Oracle, check_oracle, read_oracle
 
 if TYPE_CHECKING:
+    from mindspore import dataset as ds
     from mindspore import nn
 
+    from src.models.vit import SkipViT
     from src.training.callbacks import Callback
     from src.training.evaluate import Accuracy, Answers
 
@@ -99,7 +101,12 @@ def resume(folder: str, overrides: Overrides, distribute: bool) -> None:
 
 
 def evaluate(
-    config: Config, checkpoint: Path, distribute: bool, tokens: Sequence[str] = (), output: Optional[Path] = None
+    config: Config,
+    checkpoint: Path,
+    distribute: bool,
+    tokens: Sequence[str] = (),
+    output: Optional[Path] = None,
+    save_tokens: bool = False,
 ) -> list[dict[str, object]]:
     """Return top-1 and top-5 (percent) of a checkpoint on the validation images, under each of several schedules.
 
@@ -107,12 +114,15 @@ def evaluate(
         distribute: Evaluate as one of the processes that msrun started; all but the first return nothing.
         tokens: The schedules; none for `model.tokens`.
         output: The folder to write tables, a plot and predictions to.
+        save_tokens: Write kept tokens and scores of each image there too.
 
     Raises:
         UserError: The checkpoint does not fit the configuration, or the data is refused.
     """
     if output is not None and distribute:
         raise UserError("--output and --distribute do not go together: each process sees a part of the images alone")
+    if save_tokens and output is None:
+        raise UserError("--save_tokens writes to a folder: name it by --output")
     dataset = _check(config, splits=("val",))
     specs = [str(parse(spec)) for spec in tokens or [config.model.tokens]]
     for spec in specs:
@@ -125,11 +135,14 @@ def evaluate(
     dataset.check_fits(config.model.num_classes or 0)
     dataset.warn_of_unused_outputs(config.model.num_classes or 0)
     group = _set_up(config, distribute)
-    networks, answers, found = _answer(config, dataset, loaded, specs, group)
+    networks, loader = _evaluated(config, dataset, loaded, specs, group)
+    answers, found = _answer(config, networks, loader, group)
     if output is not None:
-        from src.experiments import matrix
+        from src.experiments import kept, matrix
 
         matrix.write(output, matrix.rows_of([network.plan for network in networks], answers), answers, dataset.classes)
+        if save_tokens:
+            kept.write(output / "tokens.npz", kept.record(networks, loader, config.data.batch_size))
     results = zip(specs, found)
     return [
         {"top1": round(accuracy.top1, 4), "top5": round(accuracy.top5, 4), "images": accuracy.images, "tokens": spec}
@@ -137,23 +150,29 @@ def evaluate(
     ]  # fmt: skip
 
 
-def _answer(
+def _evaluated(
     config: Config, dataset: Dataset, loaded: Checkpoint, specs: Sequence[str], group: ProcessGroup
-) -> "tuple[list[nn.Cell], list[Answers], list[Accuracy]]":
-    """Return a checkpoint's network under each schedule, what it says of the images, and how much of it is right."""
+) -> "tuple[list[SkipViT], ds.Dataset]":
+    """Return a checkpoint's network under each schedule, and this process's images."""
     from src.data.loaders import val_loader
     from src.models import from_config
-    from src.training.evaluate import answer, count_correct
 
     network = from_config(config.model, config.train.amp_level)
     loaded.load_into(network)
     check_sizes(dataset, config.data, group)
     dataset, _, _ = verify_images(dataset, config.data.on_bad_image, device.cache_folder(), group)
-    loader = val_loader(dataset, config, group)
-    networks = [network.with_tokens(spec) for spec in specs]
+    return [network.with_tokens(spec) for spec in specs], val_loader(dataset, config, group)
+
+
+def _answer(
+    config: Config, networks: "Sequence[SkipViT]", loader: "ds.Dataset", group: ProcessGroup
+) -> "tuple[list[Answers], list[Accuracy]]":
+    """Return what networks say of the images, and how much of it is right."""
+    from src.training.evaluate import answer, count_correct
+
     with STOP.graceful() if group.size > 1 else nullcontext():  # together: one that ends alone leaves others waiting
         answers = answer(networks, loader, config.data.batch_size, group, lambda: _stop_together(group))
-        return networks, answers, [count_correct(said, group) for said in answers]
+        return answers, [count_correct(said, group) for said in answers]
 
 
 def _stop_together(group: ProcessGroup) -> None:

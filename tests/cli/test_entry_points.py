@@ -66,7 +66,7 @@ def test_fused_kernels_leave_nothing_in_the_working_directory(tmp_path, photos):
 def test_evaluate_under_several_schedules(trained):
     cwd, _ = trained
     specs = ["none", "3(50%)+fused", "<2..3(50%,random)+next"]
-    done = run("eval.py", "--tokens", *specs, "--output", "matrix", cwd=cwd)
+    done = run("eval.py", "--tokens", *specs, "--output", "matrix", "--save_tokens", cwd=cwd)
     assert done.returncode == 0, done.stderr
     results = [json.loads(line) for line in done.stdout.splitlines()[-3:]]
     assert [result["tokens"] for result in results] == specs
@@ -77,6 +77,15 @@ def test_evaluate_under_several_schedules(trained):
     assert json.loads(alone.stdout.splitlines()[-1]) == results[1]
     with (cwd / "matrix/evaluation.csv").open() as file:
         assert [float(row["top1"]) for row in csv.DictReader(file)] == [result["top1"] for result in results]
+    with np.load(cwd / "matrix/tokens.npz") as file:
+        arrays = dict(file)
+    drops = ["3(50%)+fused kept 3", "<2..3(50%,random)+next kept 2", "<2..3(50%,random)+next kept 3"]
+    assert [name for name in arrays if "kept" in name] == drops
+    kept, scores = arrays[drops[0]], arrays["3(50%)+fused scores 3"]
+    number, patches = scores.shape
+    assert (number, kept.shape) == (9, (9, patches // 2))
+    best = np.sort(np.argsort(-scores, axis=1, kind="stable")[:, : patches // 2], axis=1)
+    assert np.array_equal(kept, best)
 
 
 def test_evaluation_agrees_with_the_metrics_of_the_run(trained, photos):

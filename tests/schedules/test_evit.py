@@ -1,9 +1,14 @@
 """The registry's models under EViT's schedules: multiplications and tokens, published or by arithmetic."""
 
+import re
+
 import pytest
 
 from src.config import ModelConfig
+from src.experiments.variants import read_rows
 from src.schedules import Geometry, parse, resolve
+from tests.helpers.commands import ROOT
+from tests.helpers.configs import load
 
 # exact multiplications of ViT-S/16 fused and not, and tokens that leave blocks 3, 6, 9, 12, by the percentage dropped
 SMALL = {
@@ -75,3 +80,13 @@ def test_dense_models(model):
 def test_with_a_distillation_token_two_tokens_never_leave():
     result = plan("s_distilled_16", "4,7,10(30%,30%,30%)+fused")
     assert tuple(result.tokens_out[block - 1] for block in (3, 6, 9, 12)) == (198, 141, 101, 73)
+
+
+def test_the_rows_of_configs_tables_evit_have_the_multiplications_that_they_say():
+    path = ROOT / "configs/tables/evit.yaml"
+    said = [float(value) for value in re.findall(r"# (\d\.\d{3}) GMACs", path.read_text())]
+    rows = [variant for group in read_rows(path).values() for variant in group]
+    assert len(rows) == len(said) == 13
+    for variant, expected in zip(rows, said):
+        config = load(ROOT / "configs/finetune_s.yaml", [f"{key}={value}" for key, value in variant.settings.items()])
+        assert round(resolve(parse(variant.tokens), Geometry.from_config(config.model)).macs / 1e9, 3) == expected
