@@ -14,9 +14,9 @@ from src.config import ImageSize
 from src.errors import UserError
 from src.models.layers import Block, PatchEmbed, dense
 from src.models.ops import choose_target, layer_norm, matmul, multiply
-from src.models.positions import resample, resampling
 from src.models.router import TokenRouter
 from src.schedules import Geometry, Plan, parse, resolve
+from src.weights.positions import adapt, resampling
 
 
 class RandomInputs(NamedTuple):
@@ -184,10 +184,7 @@ class SkipViT(nn.Cell):
 
         One with another number of tokens before the patches is of another model, and returned as it is.
         """
-        if positions.shape[1] != self.plan.prefix + grid[0] * grid[1]:
-            return positions
-        prefix, patches = np.split(positions, [self.plan.prefix], axis=1)
-        return np.concatenate([prefix, resample(patches, grid, self.position_grid)], axis=1)
+        return adapt(positions, self.plan.prefix, grid, self.position_grid)
 
     def with_tokens(self, tokens: str, image_size: Optional[ImageSize] = None) -> "SkipViT":
         """Return the network of another schedule over the same parameters; of another image size too, if one is given.

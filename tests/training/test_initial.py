@@ -10,10 +10,10 @@ from safetensors.numpy import save_file
 from src import commands
 from src.errors import UserError
 from src.models import from_config
-from src.models.positions import resampling
 from src.runs import RunFolder
 from src.weights import read_checkpoint
 from src.weights.files import read_arrays, write_weights
+from src.weights.positions import resampling
 from tests.training.test_training import make_config
 
 

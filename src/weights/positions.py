@@ -24,6 +24,17 @@ def resampling(old: tuple[int, int], new: tuple[int, int], prefix: int = 1) -> n
     return matrix
 
 
+def adapt(positions: np.ndarray, prefix: int, old: tuple[int, int], new: tuple[int, int]) -> np.ndarray:
+    """Return a position embedding [1, P+N, C] of P prefix tokens and a grid for another grid, [1, P+N', C].
+
+    One with another number of tokens is of another model, and returned as it is.
+    """
+    if positions.shape[1] != prefix + old[0] * old[1]:
+        return positions
+    first, patches = np.split(positions, [prefix], axis=1)
+    return np.concatenate([first, resample(patches, old, new)], axis=1)
+
+
 def resample(positions: np.ndarray, old: tuple[int, int], new: tuple[int, int]) -> np.ndarray:
     """Return the positions of a grid [1, N, C] for another grid, [1, N', C], in their own type."""
     grid = positions.reshape(*old, -1)

@@ -7,8 +7,8 @@ from mindspore import Tensor
 from safetensors.numpy import save_file
 
 from src.models import build
-from src.models.positions import bicubic, resampling
 from src.weights import load_timm
+from src.weights.positions import bicubic, resampling
 from tests.helpers import reference
 
 # rows of EViT's position embedding resampled from 14 places on, by (size, row): first column, values
