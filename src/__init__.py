@@ -2,4 +2,6 @@
 
 from src.runtime.device import prepare_environment
 
+__version__ = "0.1.0"
+
 prepare_environment()  # MindSpore reads its environment when it is first imported

@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 
+import src
 from tests.helpers.commands import ROOT
 
 
@@ -22,6 +23,10 @@ def test_functions_fit_a_screen():
 def test_commands_are_thin():
     for path in [*(ROOT / "src/tools").glob("*.py"), *(ROOT / name for name in ("train.py", "eval.py", "export.py"))]:
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 80, path.name
+
+
+def test_the_version_is_that_of_the_project_file():
+    assert f'\nversion = "{src.__version__}"\n' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
 
 def test_installing_it_is_refused_with_a_line():

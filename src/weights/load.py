@@ -14,6 +14,7 @@ from src.config import Config, format_override, parse, with_classes
 from src.errors import UserError, first_few
 from src.schedules import Geometry
 from src.weights.files import read_weights
+from src.weights.positions import adapt
 from src.weights.timm import from_timm
 
 if TYPE_CHECKING:
@@ -97,18 +98,26 @@ class Checkpoint:
         except UserError:
             return None
 
+    def arrays_at(self, grid: tuple[int, int], prefix: int) -> dict[str, np.ndarray]:
+        """Return the arrays, with positions resampled where the images' grid is another than the weights'.
+
+        Args:
+            grid: Rows and columns of the images' patches.
+            prefix: Tokens before the patches.
+        """
+        own = self.grid
+        if own is None or own == grid:
+            return self.arrays
+        log.info("checkpoint %s: positions resampled from %s patches", self.path, "{}x{} to {}x{}".format(*own, *grid))
+        return {**self.arrays, "pos_embed": adapt(self.arrays["pos_embed"], prefix, own, grid)}
+
     def load_into(self, net: "nn.Cell") -> None:
         """Set a network's weights, with positions resampled where its images are of another size.
 
         Raises:
             UserError: Names are missing, extra or misshapen.
         """
-        arrays, grid = self.arrays, self.grid
-        if grid is not None and grid != net.position_grid:
-            sizes = "{}x{} to {}x{}".format(*grid, *net.position_grid)
-            log.info("checkpoint %s: positions resampled from %s patches", self.path, sizes)
-            arrays = {**arrays, "pos_embed": net.positions_from(arrays["pos_embed"], grid)}
-        assign(net, arrays, self.path)
+        assign(net, self.arrays_at(net.position_grid, net.plan.prefix), self.path)
 
 
 @dataclass(frozen=True)

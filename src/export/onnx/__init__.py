@@ -1,0 +1,1 @@
+"""ONNX, written from the plan and the weights, and verified against the network in onnxruntime."""

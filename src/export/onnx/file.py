@@ -1,0 +1,96 @@
+"""Write a checkpoint as an ONNX file. Never imports MindSpore."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from src import __version__
+from src.config import Config, DataConfig
+from src.export.onnx.tokens import FLOAT, kept_places
+from src.export.onnx.vit import SkipViT, lay_out
+from src.schedules import Geometry, parse, resolve
+from src.weights import Checkpoint
+from src.weights.load import check_fit, shapes_of
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    from onnxscript import GraphBuilder
+
+OPSET, IR_VERSION = 20, 10  # the first with Gelu; onnxruntime reads it since 1.18
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a file takes, gives and stores.
+
+    Attributes:
+        batch_size: Images of a batch; 0: any number.
+        kept: Whether the patches that each drop keeps are outputs too: `kept.BLOCK`, int64 [B, K], as `Trace.kept`.
+        uint8: Whether images are uint8 [B, H, W, 3], which the file normalises, rather than float32 [B, 3, H, W].
+        float16: Whether weights are stored so; they are computed with in float32.
+    """
+
+    batch_size: int = 1
+    kept: bool = False
+    uint8: bool = False
+    float16: bool = False
+
+
+def write(path: Path, config: Config, checkpoint: Checkpoint, form: Form, facts: Mapping[str, str]) -> None:
+    """Write a checkpoint's network as ONNX: `images` → `logits`, float32 [B, classes].
+
+    Args:
+        config: Its model with `num_classes` filled in.
+        facts: What the file says of itself, as its metadata.
+
+    Raises:
+        UserError: The checkpoint does not fit the configuration.
+    """
+    import onnx_ir as ir
+
+    path.write_bytes(ir.to_proto(build(config, checkpoint, form, facts)).SerializeToString())
+
+
+def build(config: Config, checkpoint: Checkpoint, form: Form, facts: Mapping[str, str]) -> "ir.Model":
+    """Return what `write` writes."""
+    import onnx_ir as ir
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+    from onnxscript import GraphBuilder
+
+    geometry = Geometry.from_config(config.model)
+    plan = resolve(parse(config.model.tokens), geometry)
+    arrays = checkpoint.arrays_at(geometry.grid, geometry.prefix_tokens)
+    check_fit(arrays, shapes_of(geometry), checkpoint.path)
+    builder = GraphBuilder(ir.Graph([], [], nodes=[], opset_imports={"": OPSET}, name="skipvit"))
+    images = _input(builder, geometry, form, config.data)
+    network = SkipViT(builder, images, lay_out(arrays, geometry), geometry, plan, config.model.act, form.float16)
+    logits, all_ids = network.construct()
+    builder.add_output(logits, "logits")
+    for name, places in kept_places(builder.op, plan, all_ids) if form.kept else ():
+        builder.add_output(places, name)
+    model = ir.Model(
+        builder.graph, ir_version=IR_VERSION, producer_name="skipvit-mindspore", producer_version=__version__
+    )
+    ClearMetadataAndDocStringPass()(model)  # of each node
+    model.metadata_props.update(facts)
+    return model
+
+
+def _input(builder: "GraphBuilder", geometry: Geometry, form: Form, data: DataConfig) -> "ir.Value":
+    """Add the input `images`, and return it as float32 [B, 3, H, W], normalised."""
+    import onnx_ir as ir
+
+    batch, channels = form.batch_size or "batch", geometry.in_channels
+    if not form.uint8:
+        return builder.input("images", ir.DataType.FLOAT, [batch, channels, *geometry.image_size])
+    images = builder.input("images", ir.DataType.UINT8, [batch, *geometry.image_size, channels])
+    mean, std = (
+        builder.initializer(ir.tensor(255 * np.array(value, np.float32).reshape(-1, 1, 1), name=name))
+        for name, value in (("mean", data.mean), ("std", data.std))
+    )
+    op = builder.op
+    pixels = op.Transpose(op.Cast(images, to=FLOAT), perm=[0, 3, 1, 2])
+    return op.Div(op.Sub(pixels, mean), std)
