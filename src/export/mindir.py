@@ -1,14 +1,14 @@
 """Export to MindIR, verified: the file is loaded back and its logits are compared with the network's."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from src.config import Config, sides
-from src.errors import RunError, UserError, short_message
+from src.errors import RunError, short_message
+from src.export.checks import check
+from src.export.metadata import describe
 from src.files import set_mode, written_whole
 from src.runtime import device
-from src.schedules import Geometry, parse, resolve
 from src.weights import read_checkpoint
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ def export_checkpoint(
         UserError: The checkpoint does not fit the configuration, or the output cannot be written.
         RunError: The file computes something else; it is not kept.
     """
-    _check(config, output)
+    check(config, output, ".mindir", LARGEST)
+    device.check_settings(config.runtime.device_target)
     device.set_up(config.runtime.device_target, fused_kernels="off")  # what is written fits any device
     from src.models import from_config
     from src.models.ops import choose_target
@@ -51,34 +52,11 @@ def export_checkpoint(
         if not difference <= tolerance:
             raise RunError(f"{output}: logits differ by {difference:g}, more than {tolerance:g}; the file was deleted")
         verified = f"largest difference {difference:.3g} on {config.runtime.device_target}"
-        _describe(partial, {"tokens": str(network.plan.schedule), "target": target, "verified": verified})
+        _describe(partial, {**describe(config, checkpoint), "target": target, "verified": verified})
         set_mode(partial, 0o644)  # MindSpore's files are for their owner only
     megabytes = output.stat().st_size / 2**20
     batch = f"batch {batch_size}" if batch_size else "any batch"
     print(f"{output}: {megabytes:.1f} MB, {batch}, tokens {network.plan.schedule}, for {target}, {verified}")
-
-
-def _check(config: Config, output: Path) -> None:
-    """Refuse what needs no tensor to be refused.
-
-    Raises:
-        UserError: The output cannot be written, or the network is none that is deployed.
-    """
-    if output.suffix != ".mindir":
-        raise UserError(f"--output {output} must end in .mindir")
-    if not output.parent.is_dir():
-        raise UserError(f"--output {output}: the folder {output.parent} does not exist")
-    if not os.access(output.parent, os.W_OK | os.X_OK):
-        raise UserError(f"--output {output}: {output.parent}: this user may not write there; name another folder")
-    geometry = Geometry.from_config(config.model)
-    if 4 * geometry.parameters > LARGEST:
-        raise UserError(f"{geometry.parameters:,} parameters are more than the 1 GB that one MindIR file holds")
-    schedule = resolve(parse(config.model.tokens), geometry).schedule
-    if "random" in schedule.rankings:
-        raise UserError(f"{schedule} ranks at random: a control for experiments, not for deployment")
-    if "oracle" in schedule.rankings:
-        raise UserError(f"{schedule} ranks by an oracle, which only training has; leave the word out")
-    device.check_settings(config.runtime.device_target)
 
 
 def _describe(path: Path, said: dict[str, str]) -> None:

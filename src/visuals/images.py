@@ -11,10 +11,10 @@ import numpy as np
 from src.config import Config
 from src.data.datasets import Dataset, files_of, open_dataset
 from src.data.loaders import evenly, read_images, val_images
+from src.data.pixels import pixels
 from src.data.verify import decode_error, drop_bad_images
 from src.errors import UserError
 from src.runtime import device
-from src.visuals.tokens import pixels
 
 log = logging.getLogger("skipvit")
 

@@ -23,6 +23,7 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from src.data.datasets import class_name
+from src.data.pixels import pixels
 from src.models import SkipViT, TokenTracer
 from src.visuals import tokens
 from src.visuals.tokens import Column, Stage
@@ -130,7 +131,7 @@ def token_sheet(
     tracer = network if isinstance(network, TokenTracer) else TokenTracer(network)
     truths = [] if labels is None else [class_name(classes, label) for label in labels]
     column = tokens.look(tracer, images, classes)
-    return contact_sheet(tokens.pixels(images, mean, std), [column], truths=truths, heading=title)
+    return contact_sheet(pixels(images, mean, std), [column], truths=truths, heading=title)
 
 
 def _figure(groups: Sequence[_Group], keys: Mapping[str, _Handle], heading: str) -> Figure:

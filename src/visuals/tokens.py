@@ -77,12 +77,6 @@ def look(tracer: TokenTracer, images: np.ndarray, classes: Sequence[str], note: 
     return Column(str(plan.schedule), trace, plan, network.geometry.grid, classes, note)
 
 
-def pixels(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
-    """Undo the normalisation of images: float32 [B, 3, H, W] to uint8 [B, H, W, 3]."""
-    channels_last = images.transpose(0, 2, 3, 1) * np.array(std, np.float32) + np.array(mean, np.float32)
-    return np.clip(np.rint(channels_last * 255), 0, 255).astype(np.uint8)
-
-
 def enlarge(images: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     """Return images uint8 [B, H, W, 3] as tiles [B, h, w, 3]: pixels are repeated, or averaged in very large images."""
     height, width = images.shape[1:3]

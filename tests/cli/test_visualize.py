@@ -11,12 +11,12 @@ from mindspore import Tensor
 from PIL import Image
 
 from src.data import datasets, loaders
+from src.data.pixels import pixels
 from src.errors import UserError
 from src.runs import RunFolder
 from src.tools import visualize
 from src.training.trainer import Trainer
 from src.visuals import draw as drawing
-from src.visuals import tokens
 from src.visuals.sheet import FUSED, GROUP_GAP, MARGIN, NARROWEST, VERDICT, epoch_strip
 from src.visuals.tokens import enlarge
 from src.weights.files import CLASSES, CONFIG, EPOCH, read_arrays, read_weights
@@ -51,7 +51,7 @@ def test_cifar_images_by_number_and_from_files(tmp_path):
     image = noise(1, 32, 32)
     Image.fromarray(image[0]).save(tmp_path / "image.png")
     seen = loaders.read_images([tmp_path / "image.png"], config)
-    assert (tokens.pixels(seen, config.data.mean, config.data.std) == image).all()
+    assert (pixels(seen, config.data.mean, config.data.std) == image).all()
 
 
 @pytest.mark.slow
@@ -111,7 +111,7 @@ def test_without_arguments_it_is_the_newest_run_and_its_validation_images(traine
     sheet = np.asarray(Image.open(trained / "runs/tiny/tokens.png"))
     config = load(trained / "runs/tiny/config.yaml")
     file = sorted((trained / "data/digits/val/0").iterdir())[22]  # in the middle of the first eighth of 360
-    image = tokens.pixels(loaders.read_images([file], config), config.data.mean, config.data.std)
+    image = pixels(loaders.read_images([file], config), config.data.mean, config.data.std)
     assert len(find(sheet, enlarge(image, (4, 4))[0])) == 2
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from src.data.pixels import pixels
 from src.models import TokenTracer, build
 from src.visuals import sheet, tokens
 from src.visuals.tokens import enlarge, heat_tiles, last_drop, look, predictions, stages, token_tiles
@@ -129,7 +130,7 @@ def test_the_sheet_of_a_network_shows_the_pixels_before_normalisation():
     images, mean, std = noise(2, 16, 16), (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
     net = build("2(50%)+fused", image_size=16, patch_size=8, embed_dim=16, num_heads=2, depth=2, num_classes=2)
     inputs = ((images / 255 - mean) / std).transpose(0, 3, 1, 2).astype(np.float32)
-    assert (tokens.pixels(inputs, mean, std) == images).all()
+    assert (pixels(inputs, mean, std) == images).all()
     drawn = sheet.token_sheet(net, inputs, mean, std, "epoch 3", ("ant", "bee"), [0, 1])
     assert drawn.mode == "RGB"
     assert find(drawn, enlarge(images, (2, 2))[0])

@@ -54,6 +54,15 @@ def write(path: Path, config: Config, checkpoint: Checkpoint, form: Form, facts:
     path.write_bytes(ir.to_proto(build(config, checkpoint, form, facts)).SerializeToString())
 
 
+def add_fact(path: Path, name: str, text: str) -> None:
+    """Add one to what a file says of itself: a message's fields may be appended to it."""
+    import onnx
+
+    fact = onnx.StringStringEntryProto(key=name, value=text)
+    with path.open("ab") as file:
+        file.write(onnx.ModelProto(metadata_props=[fact]).SerializeToString())
+
+
 def build(config: Config, checkpoint: Checkpoint, form: Form, facts: Mapping[str, str]) -> "ir.Model":
     """Return what `write` writes."""
     import onnx_ir as ir

@@ -1,0 +1,45 @@
+"""What an export refuses before it needs a tensor."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from src.config import Config
+from src.errors import UserError
+from src.schedules import Geometry, parse, resolve
+
+
+def check(config: Config, output: Path, suffix: str, largest: int) -> None:
+    """Refuse a file that cannot be written, or a network that is none to deploy.
+
+    Args:
+        suffix: What the file's name must end in.
+        largest: Bytes of weights that one file of the format can hold.
+
+    Raises:
+        UserError: Either is so.
+    """
+    if output.suffix != suffix:
+        raise UserError(f"--output {output} must end in {suffix}")
+    if not output.parent.is_dir():
+        raise UserError(f"--output {output}: the folder {output.parent} does not exist")
+    if not os.access(output.parent, os.W_OK | os.X_OK):
+        raise UserError(f"--output {output}: {output.parent}: this user may not write there; name another folder")
+    geometry = Geometry.from_config(config.model)
+    if 4 * geometry.parameters > largest:
+        raise UserError(
+            f"{geometry.parameters:,} parameters are more than the {largest // 10**9} GB that one file holds as"
+            f" {suffix[1:]}"
+        )
+    schedule = resolve(parse(config.model.tokens), geometry).schedule
+    if "random" in schedule.rankings:
+        raise UserError(f"{schedule} ranks at random: a control for experiments, not for deployment")
+    if "oracle" in schedule.rankings:
+        raise UserError(f"{schedule} ranks by an oracle, which only training has; leave the word out")
+
+
+def name_outputs(output: Path, batch_sizes: Sequence[int]) -> dict[int, Path]:
+    """Return the file of each batch size: a single one is `output`, of several each has its size in its name."""
+    if len(batch_sizes) == 1:
+        return {batch_sizes[0]: output}
+    return {size: output.with_name(f"{output.stem}-b{size or 'any'}{output.suffix}") for size in batch_sizes}
