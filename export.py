@@ -14,9 +14,9 @@ from src import cli
 ONLY_ONNX = ("float16", "kept", "uint8")
 
 
-def sizes(text: str) -> list[int]:
+def sizes(text: str) -> tuple[int, ...]:
     """Parse batch sizes: 1,8,32."""
-    return list(dict.fromkeys(cli.nonnegative_int(part) for part in text.split(",")))
+    return tuple(dict.fromkeys(cli.nonnegative_int(part) for part in text.split(",")))
 
 
 def main(argv: Sequence[str]) -> None:
@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--format", choices=("mindir", "onnx"), help="by default that of --output, or mindir")
     number = parser.add_mutually_exclusive_group()
     number.add_argument(
-        "--batch_size", type=cli.nonnegative_int, default=1, metavar="N", help="images of a batch; 0: any number"
+        "--batch_size", type=cli.nonnegative_int, metavar="N", help="images of a batch (default: 1); 0: any number"
     )
     number.add_argument("--batch_sizes", type=sizes, metavar="N,N", help="several files, FILE-bN and so on")
     parser.add_argument(
@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--kept", action="store_true", help="of ONNX: kept tokens as further outputs")
     parser.add_argument("--uint8", action="store_true", help="of ONNX: take uint8 [B, H, W, 3], and normalise it")
     args = parser.parse(argv)
-    export(args, args.batch_sizes or [args.batch_size])
+    export(args, args.batch_sizes or (1 if args.batch_size is None else args.batch_size,))
 
 
 def export(args: argparse.Namespace, batch_sizes: Sequence[int]) -> None:

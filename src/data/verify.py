@@ -91,8 +91,16 @@ def decode_error(path: Union[str, Path]) -> Optional[str]:
     """
     try:
         content = Path(path).read_bytes()
-        if not content:
-            return "empty file"
+    except OSError as error:
+        return error.strerror or short_message(error)
+    return unusable(content) or _undecodable(content)
+
+
+def unusable(content: bytes) -> Optional[str]:
+    """Return why Pillow would not decode an image, or it is none of those that are used; None if it would."""
+    if not content:
+        return "empty file"
+    try:
         with Image.open(io.BytesIO(content)) as image:
             if image.format not in FORMATS:
                 return f"{image.format} is not among {', '.join(sorted(FORMATS))}"
@@ -101,11 +109,9 @@ def decode_error(path: Union[str, Path]) -> Optional[str]:
             image.load()
     except Image.UnidentifiedImageError:
         return "not an image"
-    except OSError as error:
-        return error.strerror or short_message(error)
     except Exception as error:
         return short_message(error)
-    return _undecodable(content)
+    return None
 
 
 def _undecodable(content: bytes) -> Optional[str]:

@@ -121,7 +121,9 @@ def spoil(monkeypatch, name, change):
         ("logits", lambda logits: -logits, True, "top-1 the same on 0 of 9 validation images, .*leave out --float16"),
     ],
 )
-def test_a_file_that_computes_something_else_is_deleted(case, known, tmp_path, monkeypatch, name, change, half, message):
+def test_a_file_that_computes_something_else_is_deleted(
+    case, known, tmp_path, monkeypatch, name, change, half, message
+):
     """Kept tokens are compared whether or not the file gives them."""
     spoil(monkeypatch, name, change)
     (tmp_path / "a0.onnx").write_text("an older file")
