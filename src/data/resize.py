@@ -46,9 +46,9 @@ class PillowResize(Resize):
 
 
 class OpenCVResize(Resize):
-    """Not antialiased, as MindSpore resizes and crops: bilinear and nearest to the bit, bicubic all but so.
+    """Not antialiased, as MindSpore resizes and crops: all but to the bit, where a value is another it is so by 1.
 
-    OpenCV rounds the weights of bytes to 11 bits; at MindSpore's bicubic a value in 100,000 is another by 1.
+    OpenCV rounds the weights of bytes to 11 bits.
     """
 
     def __call__(self, image: np.ndarray) -> np.ndarray:

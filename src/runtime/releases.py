@@ -4,6 +4,7 @@ Run on 2.7.0 and 2.10.0. 2.2 to 2.6 need an older Python or an Ascend machine an
 """
 
 import mindspore as ms
+from google.protobuf.message import DecodeError
 from mindspore.train.mind_ir_pb2 import ModelProto
 
 PRECISION_MODE = "allow_fp32_to_fp16"
@@ -42,6 +43,22 @@ def user_info(said: dict[str, str]) -> bytes:
     else:
         model.user_info.update(said)
     return bytes(model.SerializeToString())
+
+
+def read_mindir(content: bytes) -> tuple[list[int], dict[str, str]]:
+    """Return the shape of a MindIR file's first input, -1 for any number, and its `user_info`.
+
+    Raises:
+        ValueError: It is no such file.
+    """
+    model = ModelProto()
+    try:
+        model.ParseFromString(content)
+        shape = list(model.graph.input[0].tensor[0].dims)
+    except (DecodeError, IndexError) as error:
+        raise ValueError(str(error)) from error
+    info = model.user_info
+    return shape, {entry.key: entry.value for entry in info} if hasattr(info, "add") else dict(info)
 
 
 def _release() -> tuple[int, int]:

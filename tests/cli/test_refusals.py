@@ -145,6 +145,12 @@ WITHOUT_CONFIG = [
     ("src.tools.convert", ["small.safetensors", "a.ckpt"], "nothing tells the number of attention heads; add model."),
     ("src.tools.convert", ["small.safetensors", "a.npz"], "OUT a.npz must end in .ckpt with --to ours"),
     ("src.tools.convert", ["small.safetensors"], "convert takes two files, IN and OUT, not 1; see --help"),
+    ("src.tools.predict", ["run"], "predict takes a network's FILE and images; see --help"),
+    ("src.tools.predict", ["a.onnx", "nowhere.png"], "image nowhere.png does not exist"),
+    ("src.tools.predict", ["a.onnx", "a.png"], "a.onnx does not exist; name a file that export.py wrote"),
+    ("src.tools.predict", ["a.pb", "a.png"], "a.pb must end in .onnx, .mindir, .ckpt, "),
+    ("src.tools.predict", ["b.onnx", "a.png", "data.mean=[0,0,0]"], "b.onnx has its configuration inside; leave out"),
+    ("src.tools.predict", ["b.onnx", "a.png"], "b.onnx is no file that onnxruntime"),
     ("src.tools.table1", [], "--config is missing"),
     ("src.tools.report", [], "name the folder of a run"),
     ("src.tools.report", ["nowhere"], "run folder nowhere holds no config.yaml"),
@@ -161,7 +167,8 @@ def all_cases():
 def refused(tmp_path_factory):
     """What one process that refuses every case reports of each."""
     folder = tmp_path_factory.mktemp("refusals")
-    (folder / "empty.ckpt").touch()
+    for name in ("empty.ckpt", "a.png", "b.onnx"):
+        (folder / name).touch()
     (folder / "bomb.yaml").write_text(f"train: {{}}\n{BOMB}")
     (folder / "long.yaml").write_text("#" * 2**20)
     (folder / "digits.yaml").touch()
@@ -195,8 +202,8 @@ def refused(tmp_path_factory):
     done = run_module("tests.helpers.refusals", folder / "cases.json", cwd=folder)
     assert done.returncode == 0, done.stderr
     left = sorted(path.name for path in folder.iterdir())
-    given = ["a run", "bomb.yaml", "cases.json", "digits.yaml", "empty.ckpt", "headless.safetensors", "long.yaml",
-             "run", "small.safetensors", *begun]  # fmt: skip
+    given = ["a run", "a.png", "b.onnx", "bomb.yaml", "cases.json", "digits.yaml", "empty.ckpt", "headless.safetensors",
+             "long.yaml", "run", "small.safetensors", *begun]  # fmt: skip
     assert left == sorted([*given, "data"]), "the digits, and nothing that a refusal left"
     return json.loads(done.stdout)
 

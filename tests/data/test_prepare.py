@@ -41,7 +41,8 @@ def test_pixels_are_those_of_validation(files, resize, interpolation, name, imag
     found = preparation.inputs(np.stack([preparation.pixels(file) for file in files]))
     difference = np.abs(found - expected) * np.reshape(data.std, (3, 1, 1)) * 255
     assert difference.max() < 1.001, "of 255"
-    assert (difference > 0.01).mean() <= (1e-3 if (resize, interpolation) == ("mindspore", "bicubic") else 0)
+    exact = resize == "pil" or interpolation == "nearest"
+    assert (difference > 0.01).mean() <= (0 if exact else 5e-3)
 
 
 def test_another_resize_gives_other_pixels(files):

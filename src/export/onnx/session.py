@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from src.errors import UserError, short_message
+from src.export.batches import in_batches
 
 
 class Session:
@@ -12,6 +13,7 @@ class Session:
 
     Attributes:
         batch_size: Images of a batch; 0: any number.
+        uint8: Whether images are bytes, uint8 [B, H, W, 3], rather than float32 [B, 3, H, W].
         facts: What the file says of itself.
 
     Raises:
@@ -28,17 +30,16 @@ class Session:
         except Exception as error:  # onnxruntime's own, which have no base but this
             version = onnxruntime.__version__
             raise UserError(f"{path} is no file that onnxruntime {version} reads: {short_message(error)}") from error
-        batch, *_ = self.session.get_inputs()[0].shape
-        self.batch_size = batch if isinstance(batch, int) else 0
+        given = self.session.get_inputs()[0]
+        self.batch_size = given.shape[0] if isinstance(given.shape[0], int) else 0
+        self.uint8 = given.type == "tensor(uint8)"
         self.outputs = [output.name for output in self.session.get_outputs()]
         self.facts: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the outputs of images [B, ...] by name; a batch that they do not fill is padded."""
-        size = self.batch_size or len(images)
-        parts = []
-        for first in range(0, len(images), size):
-            batch = images[first : first + size]
-            padded = np.pad(batch, [(0, size - len(batch))] + [(0, 0)] * (batch.ndim - 1))
-            parts.append([output[: len(batch)] for output in self.session.run(None, {"images": padded})])
-        return dict(zip(self.outputs, map(np.concatenate, zip(*parts))))
+        """Return the outputs of images [B, ...] by name."""
+        return in_batches(self.run, images, self.batch_size)
+
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the outputs of one batch by name."""
+        return dict(zip(self.outputs, self.session.run(None, {"images": images})))
