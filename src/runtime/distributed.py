@@ -138,7 +138,6 @@ def _follow_scheduler() -> None:
     connection.settimeout(None)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     ending = threading.Event()
-    atexit.register(ending.set)
 
     def follow() -> None:
         with suppress(OSError):
@@ -148,4 +147,13 @@ def _follow_scheduler() -> None:
             print("error: another process, or msrun's scheduler, has died; resume the run", file=sys.stderr, flush=True)
             os._exit(1)
 
-    threading.Thread(target=follow, name="scheduler", daemon=True).start()
+    thread = threading.Thread(target=follow, name="scheduler", daemon=True)
+    thread.start()
+
+    def end() -> None:  # a thread that woke up after the interpreter is gone would crash the process
+        ending.set()
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+    atexit.register(end)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -181,3 +182,20 @@ def test_a_process_that_dies_ends_the_job_and_the_run_goes_on(colours, tmp_path)
     assert f"resuming after epoch {done}" in log or f"resuming after epoch {done - 1}" in log
     assert log.count("2 processes of batch 8, together 16") == 2
     assert len(rows.read_text().splitlines()) - 1 == done + 1
+
+
+def test_no_thread_waits_for_the_scheduler_when_the_interpreter_ends():
+    """Not even one whose scheduler stays: what runs last at the exit finds it gone."""
+    script = """
+import atexit, threading
+atexit.register(lambda: print([thread.name for thread in threading.enumerate()]))  # the first, so it runs last
+from src.runtime.distributed import _follow_scheduler
+_follow_scheduler()
+print([thread.name for thread in threading.enumerate()])
+"""
+    with socket.create_server(("127.0.0.1", 0)) as scheduler:
+        address = {"MS_SCHED_HOST": "127.0.0.1", "MS_SCHED_PORT": str(scheduler.getsockname()[1])}
+        done = subprocess.run(
+            [sys.executable, "-c", script], env={**environment(), **address}, capture_output=True, text=True, timeout=60
+        )
+    assert done.stdout.splitlines() == ["['MainThread', 'scheduler']", "['MainThread']"], done.stderr
