@@ -71,7 +71,12 @@ def check(outputs, logits, kept):
         assert (outputs[f"kept.{block}"] == places).all()
 
 
-@pytest.mark.parametrize("spec", SPECS)
+OFTEN = SPECS[2:5] + [SPECS[8], SPECS[10], SPECS[-1]]  # the others take long together
+
+
+@pytest.mark.parametrize(
+    "spec", [*OFTEN, *(pytest.param(spec, marks=pytest.mark.slow) for spec in SPECS if spec not in OFTEN)]
+)
 def test_logits_and_kept_tokens_are_the_references(spec):
     logits, kept = reference.forward(WEIGHTS, IMAGES, spec)
     check(in_onnxruntime(built(spec, Form(3, kept=True)), images=IMAGES), logits, kept)
@@ -82,18 +87,23 @@ def test_logits_and_kept_tokens_are_the_references(spec):
 
 
 @pytest.mark.parametrize(
-    ("spec", "batch"), [(SPECS[2], 3), (SPECS[2], 0), (SPECS[4], 0), (SPECS[8], 3), (SPECS[16], 3), (SPECS[17], 0)]
+    ("spec", "batch"),
+    [
+        (SPECS[2], 3),
+        (SPECS[4], 0),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in [(SPECS[2], 0), *((spec, 3) for spec in SPECS)]),
+    ],
 )
 def test_logits_and_kept_tokens_are_the_references_in_openvino(spec, batch):
     logits, kept = reference.forward(WEIGHTS, IMAGES, spec)
     check(in_openvino(built(spec, Form(batch, kept=True)), images=IMAGES), logits, kept)
 
 
-@pytest.mark.parametrize("ranking", ["lowest", "norm", "received", "stride", "centre"])
-def test_without_its_ranking_other_tokens_are_kept(ranking):
+def test_without_its_ranking_other_tokens_are_kept():
     outputs = in_onnxruntime(built("4,7(30%,30%)+10", Form(3, kept=True)), images=IMAGES)
-    _, kept = reference.forward(WEIGHTS, IMAGES, f"4,7(30%,30%,{ranking})+10")
-    assert not all((outputs[f"kept.{block}"] == places).all() for block, places in kept.items())
+    for ranking in ("lowest", "norm", "received", "stride", "centre"):
+        _, kept = reference.forward(WEIGHTS, IMAGES, f"4,7(30%,30%,{ranking})+10")
+        assert not all((outputs[f"kept.{block}"] == places).all() for block, places in kept.items()), ranking
 
 
 def test_the_tanh_formula_of_gelu():
@@ -102,7 +112,7 @@ def test_the_tanh_formula_of_gelu():
 
 
 @pytest.mark.parametrize(("score", "rows"), [("cls", 1), ("mean", 2)])
-@pytest.mark.parametrize("batch", [3, 0])
+@pytest.mark.parametrize("batch", [3, pytest.param(0, marks=pytest.mark.slow)])
 def test_a_distilled_model(score, rows, batch):
     spec = "4,7,10(30%,30%,30%)+fused"
     weights = {name: weight.astype(np.float32) for name, weight in reference.random_weights(0, distilled=True).items()}
@@ -168,7 +178,7 @@ def test_ties_nan_and_subnormal_numbers_are_ranked_as_in_the_model(engine, prefi
     assert (found["restore"] == expected.argsort(1)).all()
 
 
-@pytest.mark.parametrize("spec", ["none", "4,7,10(30%,30%,30%)+fused", SPECS[-1]])
+@pytest.mark.parametrize("spec", [pytest.param("none", marks=pytest.mark.slow), SPECS[-1]])
 def test_in_a_file_for_one_batch_size_every_dimension_is_a_number(spec):
     model = onnx.load_from_string(built(spec, Form(2, kept=True, uint8=True)))
     onnx.checker.check_model(model, full_check=True)

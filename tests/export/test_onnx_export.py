@@ -63,10 +63,10 @@ def export(case, output, form=None, sizes=(0,), tolerance=1e-4):
 
 def test_files_for_several_batch_sizes_compute_the_network_and_say_what_they_are(case, tmp_path, capsys):
     _, checkpoint, images, expected = case
-    sessions = export(case, tmp_path / "a.onnx", Form(kept=True), sizes=(1, 4, 0))
-    assert [session.batch_size for session in sessions] == [1, 4, 0]
+    sessions = export(case, tmp_path / "a.onnx", Form(kept=True), sizes=(1, 0))
+    assert [session.batch_size for session in sessions] == [1, 0]
     printed = capsys.readouterr().out
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a0.onnx", "a1.onnx", "a4.onnx"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a0.onnx", "a1.onnx"]
     for session in sessions:
         found = session(images)
         assert np.abs(found["logits"] - expected.logits).max() < 1e-4
@@ -84,6 +84,7 @@ def test_files_for_several_batch_sizes_compute_the_network_and_say_what_they_are
         assert said == {"tokens": "1,2(50%,30%)+4", "version": src.__version__, "checkpoint": digest}
 
 
+@pytest.mark.slow
 def test_without_data_random_images_verify(case, tmp_path, caplog):
     config, *rest = case
     config = load(ROOT / "configs/quickstart.yaml", ["data.root=nowhere"]).data, config
@@ -93,6 +94,7 @@ def test_without_data_random_images_verify(case, tmp_path, caplog):
     assert "the validation images cannot be had: data.root" in caplog.text
 
 
+@pytest.mark.slow
 def test_images_of_bytes(case, tmp_path):
     config, _, images, expected = case
     (session,) = export(case, tmp_path / "a.onnx", Form(uint8=True))

@@ -92,6 +92,7 @@ cli.run(predict.main)
     assert all(re.fullmatch(r"\S+: (\w+ \d+\.\d%, ){2}\w+ \d+\.\d%", line) for line in read)
 
 
+@pytest.mark.slow
 def test_another_schedule_of_a_checkpoint(network, photos):
     folder, _ = network
     arguments = [folder / "a.ckpt", photos / "val/ant", "--json"]
