@@ -1,5 +1,6 @@
 """What an exported file says of itself: no file beside it is needed to use it."""
 
+import dataclasses
 import json
 
 from src import __version__
@@ -15,6 +16,7 @@ def describe(config: Config, checkpoint: Checkpoint) -> dict[str, str]:
     """Return texts by name.
 
     tokens         the schedule
+    model          its sizes and all else that the configuration's `model` says, in JSON
     classes        the names of the outputs, as a list in JSON; empty where neither checkpoint nor run has them
     preprocessing  how an image becomes the input, as a `Preparation` tells it
     version        of this project
@@ -24,6 +26,7 @@ def describe(config: Config, checkpoint: Checkpoint) -> dict[str, str]:
     classes = checkpoint.classes or (run.read_classes() if run else ())
     return {
         "tokens": str(parse(config.model.tokens)),
+        "model": json.dumps(dataclasses.asdict(config.model)),
         "classes": json.dumps(classes),
         "preprocessing": Preparation.of(config).text(),
         "version": __version__,

@@ -1,21 +1,52 @@
 """One way to ask a network, whatever file it is in: a checkpoint, MindIR, or ONNX, which needs no MindSpore."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
 import numpy as np
 
+from src.config import ModelConfig
 from src.config.files import Overrides
 from src.data.datasets import class_name
 from src.data.prepare import Preparation
 from src.errors import UserError, short_message
 from src.export.batches import Run, in_batches
+from src.schedules import Geometry, Plan, parse, resolve
+from src.schedules.trace import Trace
 from src.weights.files import SUFFIXES
 
 TOP = 5
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a file says of its network.
+
+    Attributes:
+        preparation: How an image file becomes its input.
+        classes: Names of its outputs; none where they are unknown.
+    """
+
+    preparation: Preparation
+    geometry: Geometry
+    plan: Plan
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a network says of B images.
+
+    Attributes:
+        pixels: The images as it sees them, uint8 [B, H, W, 3].
+        trace: Without attention, and with kept patches where the file gives them.
+    """
+
+    pixels: np.ndarray
+    trace: Trace
 
 
 @dataclass(frozen=True)
@@ -23,37 +54,42 @@ class Predictor:
     """A network in a file.
 
     Attributes:
-        run: Of a batch of images uint8 [B, H, W, 3], or of float32 [B, 3, H, W], `logits` and whatever else it gives.
+        run: Of a batch of images uint8 [B, H, W, 3], or of float32 [B, 3, H, W], `logits`, and perhaps `kept.BLOCK`.
         batch_size: Images of a batch that it takes; 0: any number.
         uint8: Whether it takes bytes, and normalises them itself.
-        preparation: How an image file becomes its input.
-        tokens: Its schedule.
-        classes: Names of its outputs; none where they are unknown.
     """
 
     run: Run
     batch_size: int
     uint8: bool
-    preparation: Preparation
-    tokens: str
-    classes: tuple[str, ...]
+    known: Known
 
-    def predict(self, files: list[Path]) -> list[dict[str, object]]:
-        """Return for each image file its name, the five most likely classes with their probabilities, and the schedule.
+    def ask(self, files: Sequence[Path]) -> Answer:
+        """Return what the network says of image files.
 
         Raises:
-            UserError: An image cannot be decoded.
+            UserError: One cannot be decoded.
         """
-        pixels = np.stack([self.preparation.pixels(file) for file in files])
-        images = pixels if self.uint8 else self.preparation.inputs(pixels)
-        logits = in_batches(self.run, images, self.batch_size)["logits"]
-        return [{"image": str(file), "top5": self.top(row), "tokens": self.tokens} for file, row in zip(files, logits)]
+        pixels = np.stack([self.known.preparation.pixels(file) for file in files])
+        images = pixels if self.uint8 else self.known.preparation.inputs(pixels)
+        outputs = in_batches(self.run, images, self.batch_size)
+        kept = {int(name.removeprefix("kept.")): ids for name, ids in outputs.items() if name != "logits"}
+        return Answer(pixels, Trace(outputs["logits"], (), kept))
 
     def top(self, logits: np.ndarray) -> list[list[object]]:
         """Return the most likely classes of logits [classes], and their probabilities, of four digits."""
         exponentials = np.exp(logits.astype(np.float64) - logits.max())
         best = np.argsort(-logits, kind="stable")[:TOP]
-        return [[class_name(self.classes, i), round(float(exponentials[i] / exponentials.sum()), 4)] for i in best]
+        shares = exponentials / exponentials.sum()
+        return [[class_name(self.known.classes, i), round(float(shares[i]), 4)] for i in best]
+
+
+def joined(answers: Sequence[Answer]) -> tuple[np.ndarray, Trace]:
+    """Return the pixels and the trace of all answers as one."""
+    traces = [answer.trace for answer in answers]
+    kept = {block: np.concatenate([trace.kept[block] for trace in traces]) for block in traces[0].kept}
+    pixels = np.concatenate([answer.pixels for answer in answers])
+    return pixels, Trace(np.concatenate([trace.logits for trace in traces]), (), kept)
 
 
 def open_predictor(path: Path, config: Optional[str], overrides: Overrides, batch_size: int) -> Predictor:
@@ -82,7 +118,7 @@ def _open_onnx(path: Path) -> Predictor:
     from src.export.onnx.session import Session
 
     session = Session(path)
-    return Predictor(session.run, session.batch_size, session.uint8, *_read_facts(path, session.facts))
+    return Predictor(session.run, session.batch_size, session.uint8, _read_facts(path, session.facts))
 
 
 def _open_mindir(path: Path) -> Predictor:
@@ -98,8 +134,8 @@ def _open_mindir(path: Path) -> Predictor:
         cell = nn.GraphCell(ms.load(str(path)))
     except (RuntimeError, ValueError) as error:
         raise UserError(f"{path} is no MindIR that MindSpore {ms.__version__} reads: {short_message(error)}") from error
-    read = _read_facts(path, facts)
-    return Predictor(lambda images: {"logits": cell(Tensor(images)).asnumpy()}, max(shape[0], 0), False, *read)
+    known = _read_facts(path, facts)
+    return Predictor(lambda images: {"logits": cell(Tensor(images)).asnumpy()}, max(shape[0], 0), False, known)
 
 
 def _open_checkpoint(path: Path, config: Optional[str], overrides: Overrides, batch_size: int) -> Predictor:
@@ -113,27 +149,31 @@ def _open_checkpoint(path: Path, config: Optional[str], overrides: Overrides, ba
     device.set_up(found.runtime.device_target, fused_kernels="off")
     from mindspore import Tensor
 
-    from src.models import from_config
+    from src.models import TokenTracer, from_config
 
     network = from_config(found.model).set_train(False)
     checkpoint.load_into(network)
-    network.sample(1)  # refuses a ranking by an oracle
+    tracer = TokenTracer(network)
     run = RunFolder.of_checkpoint(path)
     classes = checkpoint.classes or (run.read_classes() if run else ())
 
     def ask(images: np.ndarray) -> dict[str, np.ndarray]:
-        return {"logits": network(Tensor(images), *network.sample(len(images), 0)).asnumpy()}
+        traced = tracer(Tensor(images), 0)
+        return {"logits": traced.logits, **{f"kept.{block}": kept for block, kept in traced.kept.items()}}
 
-    return Predictor(ask, batch_size, False, Preparation.of(found), str(network.plan.schedule), classes)
+    return Predictor(ask, batch_size, False, Known(Preparation.of(found), network.geometry, network.plan, classes))
 
 
-def _read_facts(path: Path, facts: Mapping[str, str]) -> tuple[Preparation, str, tuple[str, ...]]:
-    """Return what a file says of itself: preparation, schedule, classes.
+def _read_facts(path: Path, facts: Mapping[str, str]) -> Known:
+    """Return what a file says of itself.
 
     Raises:
         UserError: It does not say it.
     """
     try:
-        return Preparation.read(facts["preprocessing"]), facts["tokens"], tuple(json.loads(facts["classes"]))
+        model = ModelConfig(**json.loads(facts["model"]))
+        preparation, classes = Preparation.read(facts["preprocessing"]), tuple(json.loads(facts["classes"]))
+        geometry = Geometry.from_config(model)
     except (KeyError, ValueError, TypeError) as error:
         raise UserError(f"{path} does not say how images are prepared; name a file that export.py wrote") from error
+    return Known(preparation, geometry, resolve(parse(facts["tokens"]), geometry), classes)

@@ -1,6 +1,5 @@
 """Record the attention of every block and the indices of the patches that each drop keeps."""
 
-from dataclasses import dataclass
 from typing import Optional
 
 import numpy as np
@@ -8,23 +7,7 @@ from mindspore import Tensor, nn
 
 from src.models.vit import SkipViT
 from src.runtime import device
-
-
-@dataclass(frozen=True)
-class Trace:
-    """One pass over B images of N patches, as NumPy arrays.
-
-    Attributes:
-        logits: float32 [B, classes].
-        attention: For each block float32 [B, N]: the [CLS] token's attention to each patch, averaged over heads, or in
-            a model without [CLS] the attention that each patch receives; NaN for patches that are not in the sequence.
-        kept: {block of a drop, counted from 1: int32 [B, keep]}, the indices of the patches kept, ascending. A fused
-            token made in stage s (counted from 0) has index N+s.
-    """
-
-    logits: np.ndarray
-    attention: tuple[np.ndarray, ...]
-    kept: dict[int, np.ndarray]
+from src.schedules.trace import Trace
 
 
 class TokenTracer:

@@ -5,11 +5,14 @@ Example: python -m src.tools.predict runs/NAME/checkpoints/best.ckpt --json a.pn
 
 The first FILE is the network: .ckpt, .mindir or .onnx, the last of which needs no MindSpore; what follows are images,
 or folders of them. Images are prepared alike for all three. With --json, a line of JSON for each image: its name, the
-five most likely classes with their probabilities, and the schedule.
+five most likely classes with their probabilities, and the schedule. --save draws the tokens that each drop keeps, of a
+checkpoint or of ONNX that was exported with --kept.
 """
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Optional
 
 from src import cli
 
@@ -18,32 +21,44 @@ def main(argv: Sequence[str]) -> None:
     """Parse the arguments, open the network, and print a line for each image."""
     parser = cli.Parser(__doc__, files="FILE IMAGE|FOLDER")
     parser.add_argument("--json", action="store_true", help="print lines of JSON")
+    parser.add_argument("--save", metavar="FILE.png", type=Path, help="draw the tokens that are kept")
     parser.add_argument(
         "--batch_size", type=cli.positive_int, default=16, metavar="N", help="images at once (default: 16)"
     )
     args = parser.parse(argv)
-    from pathlib import Path
-
     from src.data.datasets import find_images
     from src.errors import UserError
-    from src.export.predictor import open_predictor
+    from src.export.predictor import joined, open_predictor
     from src.progress import Progress
+    from src.visuals.predictions import check_sheet, draw_predictions
 
     if len(args.files) < 2:
         raise UserError("predict takes a network's FILE and images; see --help")
     files = find_images(args.files[1:])
+    if args.save:
+        check_sheet(args.save, len(files))
     predictor = open_predictor(Path(args.files[0]), args.config, args.overrides, args.batch_size)
+    known, answers = predictor.known, []
     with Progress(len(files), "predicting", unit="image", leave=False) as progress:
         for first in range(0, len(files), args.batch_size):
             batch = files[first : first + args.batch_size]
-            for result in predictor.predict(batch):
-                print(json.dumps(result, ensure_ascii=False) if args.json else _line(result))
+            answer = predictor.ask(batch)
+            answers += [answer] if args.save else []
+            for file, logits in zip(batch, answer.trace.logits):
+                _tell(file, predictor.top(logits), str(known.plan.schedule) if args.json else None)
             progress.advance(len(batch))
+    if args.save:
+        pixels, trace = joined(answers)
+        titles = [file.name for file in files]
+        draw_predictions(args.save, titles, pixels, trace, known.plan, known.geometry.grid, known.classes)
 
 
-def _line(result: dict) -> str:
-    """Return what was found of an image as it is read."""
-    return f"{result['image']}: " + ", ".join(f"{name} {100 * share:.1f}%" for name, share in result["top5"])
+def _tell(file: Path, top: list, tokens: Optional[str]) -> None:
+    """Print what was found of an image: as JSON if a schedule is given."""
+    if tokens is not None:
+        print(json.dumps({"image": str(file), "top5": top, "tokens": tokens}, ensure_ascii=False))
+    else:
+        print(f"{file}: " + ", ".join(f"{name} {100 * share:.1f}%" for name, share in top))
 
 
 if __name__ == "__main__":

@@ -3,25 +3,23 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
 import numpy as np
-from PIL import Image
 
 from src.config import Config
-from src.errors import UserError, short_message
-from src.files import written_whole
+from src.errors import UserError
 from src.runs import RunFolder
 from src.schedules import plan_phases
 from src.schedules.notation import without_oracle
 from src.visuals.checkpoints import LoadedCheckpoint, check_same_sight, load_checkpoint, tracers
 from src.visuals.images import load_images
+from src.visuals.pictures import save_picture
 from src.visuals.sheet import contact_sheet, epoch_strip
 from src.visuals.tokens import look
 from src.weights import read_checkpoint
 
 MOST_COLUMNS = 12
-MILLISECONDS_A_FRAME, MILLISECONDS_AT_THE_END = 600, 2500
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ def draw_sheet(request: Request, checkpoints: Sequence[tuple[Config, Path]]) -> 
         for each, tracer in pairs
     ]
     heading = first.name if len(loaded) == 1 else ""
-    save_picture(output, contact_sheet(batch.pixels, columns, batch.titles, batch.truths, heading))
+    save_picture("--output", output, contact_sheet(batch.pixels, columns, batch.titles, batch.truths, heading))
 
 
 def draw_epochs(request: Request, run: RunFolder, config: Config) -> None:
@@ -90,27 +88,8 @@ def draw_epochs(request: Request, run: RunFolder, config: Config) -> None:
         contact_sheet(batch.pixels, [column], batch.titles, batch.truths, f"{run.name}, epoch {epoch}")
         for epoch, column in zip(kept, columns)
     ]
-    save_picture(output, strip)
-    save_picture(output.with_suffix(".gif"), *frames)
-
-
-def save_picture(path: Path, *pictures: Image.Image) -> None:
-    """Write a picture, or several as a GIF.
-
-    Raises:
-        UserError: It cannot be written.
-    """
-    film: dict[str, Any] = {}
-    if path.suffix == ".gif":
-        times = [MILLISECONDS_A_FRAME] * (len(pictures) - 1) + [MILLISECONDS_AT_THE_END]
-        pictures = tuple(picture.quantize(method=Image.Quantize.MAXCOVERAGE) for picture in pictures)  # 256 colours
-        film = {"save_all": True, "append_images": pictures[1:], "duration": times, "loop": 0}
-    try:
-        with written_whole(path) as partial:
-            pictures[0].save(partial, format=path.suffix[1:], **film)
-    except OSError as error:
-        raise UserError(f"--output {path} cannot be written: {error.strerror or short_message(error)}") from error
-    print(f"wrote {path}, {pictures[0].width}x{pictures[0].height}" + (f", {len(pictures)} frames" if film else ""))
+    save_picture("--output", output, strip)
+    save_picture("--output", output.with_suffix(".gif"), *frames)
 
 
 def _trained(config: Config, epoch: int) -> str:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 import matplotlib
 import numpy as np
@@ -24,9 +24,11 @@ from PIL import Image
 
 from src.data.datasets import class_name
 from src.data.pixels import pixels
-from src.models import SkipViT, TokenTracer
 from src.visuals import tokens
 from src.visuals.tokens import Column, Stage
+
+if TYPE_CHECKING:
+    from src.models import SkipViT, TokenTracer
 
 DPI = 72
 MARGIN, GAP, GROUP_GAP, ROW_GAP, LINE, MARK = 16, 6, 28, 12, 17, 8
@@ -110,7 +112,7 @@ def epoch_strip(
 
 
 def token_sheet(
-    network: Union[SkipViT, TokenTracer],
+    network: "Union[SkipViT, TokenTracer]",
     images: np.ndarray,
     mean: Sequence[float],
     std: Sequence[float],
@@ -128,6 +130,8 @@ def token_sheet(
         classes: Names of the outputs.
         labels: The true class of each image, where known.
     """
+    from src.models import TokenTracer
+
     tracer = network if isinstance(network, TokenTracer) else TokenTracer(network)
     truths = [] if labels is None else [class_name(classes, label) for label in labels]
     column = tokens.look(tracer, images, classes)

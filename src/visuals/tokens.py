@@ -6,16 +6,18 @@ whole number of pixels of a tile, so that what is drawn of a token covers its pa
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 import matplotlib
 import numpy as np
-from mindspore import Tensor
 from PIL import Image
 
 from src.data.datasets import class_name
-from src.models import TokenTracer, Trace
 from src.schedules import Drop, Plan
+from src.schedules.trace import Trace
+
+if TYPE_CHECKING:
+    from src.models import TokenTracer
 
 TILE = 144  # pixels to which the longer side of a small image is enlarged, about
 LARGEST = 288  # pixels of the longer side of a tile; larger images are averaged
@@ -62,7 +64,7 @@ class Stage:
     fused: Optional[np.ndarray] = None
 
 
-def look(tracer: TokenTracer, images: np.ndarray, classes: Sequence[str], note: str = "", seed: int = 0) -> Column:
+def look(tracer: "TokenTracer", images: np.ndarray, classes: Sequence[str], note: str = "", seed: int = 0) -> Column:
     """Run a network on images and return what it did; the network is left in evaluation mode.
 
     Args:
@@ -70,6 +72,8 @@ def look(tracer: TokenTracer, images: np.ndarray, classes: Sequence[str], note: 
         note: For the column; by default what the schedule saves.
         seed: Of a random ranking.
     """
+    from mindspore import Tensor
+
     network = tracer.network.set_train(False)
     trace = tracer(Tensor(images), seed)
     plan = network.plan
@@ -149,6 +153,13 @@ def last_drop(images: np.ndarray, column: Column) -> list[Stage]:
         return stages(images, column)
     block = max(drops)
     return [_drop(column, drops[block], block, enlarge(images, column.grid))]
+
+
+def all_drops(images: np.ndarray, column: Column) -> list[Stage]:
+    """Return what each drop leaves of images uint8 [B, H, W, 3]; if dense, that all patches stay."""
+    tiles = enlarge(images, column.grid)
+    drops = [_drop(column, drop, block, tiles) for block, drop in enumerate(column.plan.drops, 1) if drop]
+    return drops or [Stage(("dense", "all patches stay"), tiles)]
 
 
 def predictions(column: Column, truths: Sequence[Optional[str]]) -> list[tuple[str, Optional[bool]]]:

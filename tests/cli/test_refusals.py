@@ -150,6 +150,7 @@ WITHOUT_CONFIG = [
     ("src.tools.predict", ["a.onnx", "a.png"], "a.onnx does not exist; name a file that export.py wrote"),
     ("src.tools.predict", ["a.pb", "a.png"], "a.pb must end in .onnx, .mindir, .ckpt, "),
     ("src.tools.predict", ["b.onnx", "a.png", "data.mean=[0,0,0]"], "b.onnx has its configuration inside; leave out"),
+    ("src.tools.predict", ["b.onnx", "a.png", "--save", "a.jpg"], "--save a.jpg must be a file that ends in .png, in"),
     ("src.tools.predict", ["b.onnx", "a.png"], "b.onnx is no file that onnxruntime"),
     ("src.tools.table1", [], "--config is missing"),
     ("src.tools.report", [], "name the folder of a run"),
@@ -242,7 +243,8 @@ def test_printing_a_configuration_tells_where_every_value_comes_from(tmp_path):
 
 
 PURE = ["src", "src.cli", "src.commands", "src.config", "src.config.reference", "src.data.datasets", "src.data.verify",
-        "src.errors", "src.experiments.results", "src.files", "src.markdown", "src.progress", "src.runs",
+        "src.errors", "src.export.onnx.file", "src.export.predictor", "src.visuals.predictions",
+        "src.experiments.results", "src.files", "src.markdown", "src.progress", "src.runs",
         "src.runtime.device", "src.runtime.signals", "src.schedules", "src.schedules.search", "src.weights",
         *(f"src.tools.{path.stem}" for path in sorted((ROOT / "src/tools").glob("[a-z]*.py")))]  # fmt: skip
 

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from src.data.datasets import open_dataset
 from src.data.loaders import val_images
@@ -17,6 +18,7 @@ from src.export.metadata import describe
 from src.export.onnx.file import Form, write
 from src.export.predictor import open_predictor
 from src.models import from_config
+from src.visuals.tokens import LATTICE
 from src.weights import read_checkpoint
 from src.weights.files import write_weights
 from tests.helpers.commands import ROOT, run_here
@@ -88,7 +90,9 @@ cli.run(predict.main)
     with_mindspore = run_here("src.tools.predict", folder / "a.onnx", photos / "val", "--json", cwd=folder)
     assert done.stdout == with_mindspore.stdout
     assert len(lines_of(done.stdout)) == 9
-    read = subprocess.run(command, check=False, **options).stdout.splitlines()
+    *read, wrote = subprocess.run([*command, "--save", "a.png"], check=False, **options).stdout.splitlines()
+    assert wrote.startswith("wrote a.png, ")
+    assert len(read) == 9
     assert all(re.fullmatch(r"\S+: (\w+ \d+\.\d%, ){2}\w+ \d+\.\d%", line) for line in read)
 
 
@@ -98,6 +102,24 @@ def test_another_schedule_of_a_checkpoint(network, photos):
     arguments = [folder / "a.ckpt", photos / "val/ant", "--json"]
     dense = lines_of(run_here("src.tools.predict", *arguments, "model.tokens=none", cwd=folder).stdout)
     assert {line["tokens"] for line in dense} == {"none"}
+
+
+def sheet_of(folder, name, files, save):
+    done = run_here("src.tools.predict", folder / name, *files, "--save", save, cwd=folder)
+    return done, np.asarray(Image.open(save)) if save.exists() else None
+
+
+def test_a_sheet_shows_the_kept_tokens_of_checkpoint_and_onnx_alike(network, photos, tmp_path):
+    folder, _ = network
+    files = files_of(photos)[:3]
+    _, of_checkpoint = sheet_of(folder, "a.ckpt", files, tmp_path / "a.png")
+    done, of_onnx = sheet_of(folder, "a.onnx", files, tmp_path / "b.png")
+    assert f"wrote {tmp_path / 'b.png'}, " in done.stdout
+    assert (of_onnx == of_checkpoint).all()
+    assert (of_onnx == LATTICE).all(-1).sum() > 100
+    refused, nothing = sheet_of(folder, "bytes.onnx", files, tmp_path / "c.png")
+    assert nothing is None
+    assert "the file does not give the kept tokens; export it as ONNX with --kept" in refused.stderr
 
 
 def test_files_that_say_nothing_are_refused(network, tmp_path):
