@@ -40,7 +40,8 @@ def export_checkpoint(
 
     target = choose_target(target)
     checkpoint = read_checkpoint(path)
-    model = checkpoint.fill_in(config).model
+    config = checkpoint.fill_in(config)
+    model = config.model
     network = from_config(model).set_train(False)
     checkpoint.load_into(network)
     written = network

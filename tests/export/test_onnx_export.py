@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import itertools
 import json
 import re
 
@@ -11,6 +12,7 @@ import pytest
 from mindspore import Tensor, nn
 
 import src
+from src import cli
 from src.config import with_tokens
 from src.data.datasets import open_dataset
 from src.data.loaders import val_images
@@ -26,6 +28,7 @@ from src.weights import read_checkpoint
 from src.weights.files import write_weights
 from tests.helpers.commands import ROOT, run_here
 from tests.helpers.configs import load
+from tests.helpers.faults import ERRORS, PRIMITIVES, failing
 
 MODEL = "{tokens: '1,2(50%,30%)+4', image_size: [16, 24], patch_size: 4, embed_dim: 16, depth: 4, num_heads: 2}"
 
@@ -162,9 +165,31 @@ def test_what_is_no_onnx_is_refused(tmp_path):
 
 
 @pytest.mark.slow
+def test_wherever_a_call_fails_the_file_is_whole(case, known, tmp_path):
+    """Each call that touches the folder fails in one of four ways: one line, and the file is whole, old or new."""
+    output, calls = tmp_path / "a0.onnx", {}
+    for primitive in PRIMITIVES:
+        with failing(primitive, 0, 0, tmp_path) as counted:
+            export(case, tmp_path / "a.onnx")
+        calls[primitive] = len(counted)
+    assert sum(calls.values()) > 5
+    errors = itertools.cycle(ERRORS)
+    for primitive, count in calls.items():
+        for call in range(1, count + 1):
+            with failing(primitive, next(errors), call, tmp_path):
+                try:
+                    export(case, tmp_path / "a.onnx")
+                except Exception as error:
+                    assert cli.as_known(error), f"{primitive}, call {call}: {error!r}"
+            assert Session(output)(case[2])["logits"].shape == (9, 3)
+            left = {path.name for path in tmp_path.iterdir()} - {output.name}
+            assert not left or primitive == "unlink", f"{primitive}, call {call}: {left}"
+
+
+@pytest.mark.slow
 def test_the_digits_are_the_same_to_the_network_mindir_and_onnx(tmp_path, capsys):
     """All 360 that are held out, by a trained network, under four schedules; the files by the command."""
-    arguments = ["--config", ROOT / "configs/quickstart.yaml", "train.epochs=3", "data.workers=1", "run.dir=run"]
+    arguments = ["--config", ROOT / "configs/quickstart.yaml", "train.epochs=2", "data.workers=1", "run.dir=run"]
     assert run_here("train", *arguments, cwd=tmp_path).returncode == 0
     checkpoint = tmp_path / "run/checkpoints/best.ckpt"
     config, _ = find_checkpoint(None, str(checkpoint), {"data.root": str(tmp_path / "data/digits")})
@@ -173,11 +198,11 @@ def test_the_digits_are_the_same_to_the_network_mindir_and_onnx(tmp_path, capsys
     read_checkpoint(checkpoint).load_into(network)
     for spec in ("none", "6(55%)+11", "4,7(30%,30%)+10", "6(45%)+fused"):
         expected = trace(network.with_tokens(spec), Tensor(images))
-        for size in ("0", "8"):
-            given = ["--ckpt", checkpoint, "--batch_size", size, f"model.tokens={spec}"]
-            done = run_here("export", *given, "--output", "a.onnx", "--kept", cwd=tmp_path)
-            assert "on 32 validation images" in done.stdout, done.stderr
-            found = Session(tmp_path / "a.onnx")(images)
+        given = ["--ckpt", checkpoint, "--output", "a.onnx", "--kept", "--batch_sizes", "0,8", f"model.tokens={spec}"]
+        done = run_here("export", *given, cwd=tmp_path)
+        assert done.stdout.count("on 32 validation images\n") == 2, done.stderr
+        for name in ("a-bany.onnx", "a-b8.onnx"):
+            found = Session(tmp_path / name)(images)
             assert np.abs(found["logits"] - expected.logits).max() < 1e-4
             assert all((found[f"kept.{block}"] == places).all() for block, places in expected.kept.items())
         mindir.export_checkpoint(with_tokens(config, spec), checkpoint, tmp_path / "a.mindir", 0, tolerance=1e-4)
