@@ -13,7 +13,7 @@ from mindspore import Tensor, nn
 
 import src
 from src import cli
-from src.config import with_tokens
+from src.config import ModelConfig, with_tokens
 from src.data.datasets import open_dataset
 from src.data.loaders import val_images
 from src.data.pixels import pixels
@@ -65,7 +65,7 @@ def export(case, output, form=None, sizes=(0,), tolerance=1e-4):
 
 
 def test_files_for_several_batch_sizes_compute_the_network_and_say_what_they_are(case, tmp_path, capsys):
-    _, checkpoint, images, expected = case
+    config, checkpoint, images, expected = case
     sessions = export(case, tmp_path / "a.onnx", Form(kept=True), sizes=(1, 0))
     assert [session.batch_size for session in sessions] == [1, 0]
     printed = capsys.readouterr().out
@@ -82,6 +82,7 @@ def test_files_for_several_batch_sizes_compute_the_network_and_say_what_they_are
             "image_size": [16, 24], "name": "folder", "crop_pct": 0.875, "interpolation": "bicubic",
             "resize": "mindspore", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225],
         }  # fmt: skip
+        assert ModelConfig(**json.loads(said.pop("model"))) == config.model
         assert json.loads(said.pop("classes")) == ["ant", "bee", "cat"]
         digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
         assert said == {"tokens": "1,2(50%,30%)+4", "version": src.__version__, "checkpoint": digest}
