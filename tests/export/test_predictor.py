@@ -109,6 +109,7 @@ def sheet_of(folder, name, files, save):
     return done, np.asarray(Image.open(save)) if save.exists() else None
 
 
+@pytest.mark.slow
 def test_a_sheet_shows_the_kept_tokens_of_checkpoint_and_onnx_alike(network, photos, tmp_path):
     folder, _ = network
     files = files_of(photos)[:3]
