@@ -6,7 +6,7 @@ Shape letters: B images, T tokens with [CLS] first, N patches, C channels.
 from typing import Any, NamedTuple, Optional
 
 import numpy as np
-from mindspore import Parameter, Tensor, jit, nn, ops
+from mindspore import Parameter, Tensor, jit, mutable, nn, ops
 from mindspore import dtype as mstype
 from mindspore.common.initializer import TruncatedNormal, initializer
 
@@ -218,7 +218,7 @@ class SkipViT(nn.Cell):
         lengths = [self.plan.prefix + drop.present for drop in self.plan.drops if drop and drop.ranking == "random"]
         if lengths:
             parts = np.split(generator.random((images, sum(lengths))), np.cumsum(lengths)[:-1], axis=1)
-            scores = tuple(Tensor(part.astype(np.float32)) for part in parts)
+            scores = mutable(tuple(Tensor(part.astype(np.float32)) for part in parts))  # else each pass compiles anew
         return RandomInputs(scale, scores)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, object]:

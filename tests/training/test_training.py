@@ -4,6 +4,7 @@ import logging
 import os
 import resource
 import signal
+from collections import Counter
 from dataclasses import replace
 
 import mindspore as ms
@@ -86,6 +87,15 @@ def test_a_run_with_warm_up_compiles_two_training_graphs(tmp_path, photos, compi
         assert 0 <= row.top1 <= row.top5 == 100.0
         assert row.img_s > 0
         assert row.loss is not None
+
+
+def test_a_random_ranking_compiles_no_more_graphs_than_another(tmp_path, photos, compiled):
+    """Its numbers are new in each step and each batch of an evaluation, and its graphs are not."""
+    given = [f"data.root={photos}", "train.epochs=1", "train.warmup_dense_epochs=0", "model.tokens=2(50%,random)+4"]
+    folder = run(make_config(tmp_path, *given), tmp_path)
+    assert Counter(name for name, new in compiled if new) == {"TrainStep": 1, "SkipViT": 1}
+    assert sum(name == "TrainStep" for name, _ in compiled) >= 3
+    assert len(folder.read_metrics()) == 1
 
 
 def test_training_learns_colours(tmp_path, photos):
