@@ -10,7 +10,7 @@ from src.training.optimizer import learning_rates, peak_lr
 from tests.helpers.commands import ROOT, run_here
 from tests.helpers.configs import load
 
-SMALL = ["model.depth=6", "model.tokens=3(50%)+6", "runtime.fused_kernels=off", "train.report=false"]
+SMALL = ["model.depth=4", "model.tokens=2(50%)+4", "runtime.fused_kernels=off", "train.report=false"]
 
 
 def test_the_recipe_of_evit_is_what_its_code_does():
@@ -28,7 +28,7 @@ def test_the_recipe_of_evit_is_what_its_code_does():
 @pytest.mark.slow
 def test_digits_go_over_to_even_and_odd_at_another_size(tmp_path):
     """From a run and from its converted file; from random weights the same training is far worse."""
-    quick = ["--config", ROOT / "configs/quickstart.yaml", *SMALL, "train.epochs=12", "train.warmup_dense_epochs=0"]
+    quick = ["--config", ROOT / "configs/quickstart.yaml", *SMALL, "train.epochs=10", "train.warmup_dense_epochs=0"]
     done = run_here("train", *quick, "run.dir=digits", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     best = tmp_path / "digits/checkpoints/best.ckpt"
