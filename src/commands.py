@@ -55,7 +55,7 @@ def train(config: Config, name: str, distribute: bool, left_open: Sequence[str] 
         UserError: The configuration, the data or the folder is refused.
     """
     dataset = _check(config)
-    initial, oracle = read_initial(config, dataset.classes), read_oracle(config)
+    initial, oracle = read_initial(config, dataset.classes), read_oracle(with_classes(config, len(dataset.classes)))
     images = _images(dataset, distribute)
     if config.run.dir is not None:
         RunFolder(config.run.dir).check_unused()
@@ -90,7 +90,7 @@ def resume(folder: str, overrides: Overrides, distribute: bool) -> None:
     initial = None if begun else read_initial(config, dataset.classes)
     if initial is not None:
         run.check_weights("train.init", run.init, initial.digest)
-    oracle = read_oracle(config)
+    oracle = read_oracle(with_classes(config, len(dataset.classes)))
     if oracle is not None:
         run.check_weights("train.oracle", run.oracle, oracle.digest)
     images, before = _images(dataset, distribute), read_images(run.images)
