@@ -85,7 +85,8 @@ class RunFolder:
         """Refuse a folder that cannot become a new run's; nothing is made.
 
         Raises:
-            UserError: It holds a run already or anything else, or a file stands where a folder is needed.
+            UserError: It holds a run already or anything else, a file stands where a folder is needed, or this user may
+                not write there.
         """
         if self.config.exists():
             raise UserError(
@@ -95,6 +96,9 @@ class RunFolder:
         for parent in (self.path, *self.path.parents):
             if parent.exists() and not parent.is_dir():
                 raise UserError(f"run.dir {self.path} cannot be made: Not a directory; name another folder")
+        place = next((folder for folder in (self.path, *self.path.absolute().parents) if folder.is_dir()), Path("/"))
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise UserError(f"run.dir {self.path}: this user may not write to {place}; name another folder")
         if self.path.is_dir():
             ours = {self.last.parent.name, self.classes.name, self.metrics.name, self._lock.name}
             others = sorted(name for name in os.listdir(self.path) if name not in ours and ".partial" not in name)
