@@ -26,6 +26,7 @@ def record(networks: "Sequence[SkipViT]", loader: "ds.Dataset", batch_size: int)
     """
     from mindspore import Tensor
 
+    from src.data.batches import pad
     from src.data.loaders import batches
     from src.models.trace import TokenTracer
     from src.progress import Progress
@@ -35,7 +36,7 @@ def record(networks: "Sequence[SkipViT]", loader: "ds.Dataset", batch_size: int)
     images = 0
     with Progress(loader.get_dataset_size(), "tracing tokens", unit="batch", leave=False) as progress:
         for batch, _ in batches(loader, output_numpy=True):
-            padded = Tensor(np.pad(batch, [(0, batch_size - len(batch))] + [(0, 0)] * (batch.ndim - 1)))
+            padded = Tensor(pad(batch, batch_size))
             for tracer in tracers:
                 traced, spec = tracer(padded, 0, images), str(tracer.network.plan.schedule)
                 for block, kept in traced.kept.items():

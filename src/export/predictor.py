@@ -10,10 +10,10 @@ import numpy as np
 
 from src.config import ModelConfig
 from src.config.files import Overrides
+from src.data.batches import Run, in_batches
 from src.data.datasets import class_name
 from src.data.prepare import Preparation
 from src.errors import UserError, short_message
-from src.export.batches import Run, in_batches
 from src.schedules import Geometry, Plan, parse, resolve
 from src.schedules.trace import Trace
 from src.weights.files import SUFFIXES

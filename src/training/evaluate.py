@@ -8,6 +8,7 @@ import numpy as np
 from mindspore import Tensor, nn
 from mindspore import dataset as ds
 
+from src.data.batches import pad
 from src.data.loaders import batches
 from src.progress import Progress
 from src.runtime import device
@@ -109,8 +110,7 @@ def answer(
     images = 0
     with Progress(loader.get_dataset_size(), "evaluating", unit="batch", leave=False) as progress:
         for number, (batch, labels) in enumerate(batches(loader, output_numpy=True), 1):
-            padding = [(0, batch_size - len(batch))] + [(0, 0)] * (batch.ndim - 1)
-            padded = Tensor(np.pad(batch, padding))
+            padded = Tensor(pad(batch, batch_size))
             for network, parts in zip(networks, said):
                 network.set_train(False)
                 inputs = (padded, *network.sample(batch_size, group.rank, images))

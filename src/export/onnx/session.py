@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from src.data.batches import in_batches
 from src.errors import UserError, short_message
-from src.export.batches import in_batches
 
 
 class Session:
