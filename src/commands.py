@@ -19,7 +19,7 @@ from src.data.order import steps_of
 from src.data.verify import verify_images
 from src.errors import Interrupted, UserError, plain, short_message
 from src.files import write_text
-from src.runs import RunFolder
+from src.runs import RunFolder, class_names
 from src.runs.images import RunImages, read_images
 from src.runtime import device
 from src.runtime.distributed import SINGLE_PROCESS, ProcessGroup, launched_processes
@@ -128,8 +128,7 @@ def evaluate(
     for spec in specs:
         resolve(parse(spec), Geometry.from_config(config.model))
     loaded = read_checkpoint(checkpoint)
-    run = RunFolder.of_checkpoint(checkpoint)
-    dataset.check_classes(loaded.classes or (run.read_classes() if run else ()), f"checkpoint {checkpoint}")
+    dataset.check_classes(class_names(loaded), f"checkpoint {checkpoint}")
     config = loaded.fill_in(config)
     loaded.warn_of_pixels(config)
     dataset.check_fits(config.model.num_classes or 0)

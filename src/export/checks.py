@@ -7,6 +7,7 @@ from pathlib import Path
 from src.config import Config
 from src.errors import UserError
 from src.schedules import Geometry, parse, resolve
+from src.schedules.notation import refuse_oracle
 
 
 def check(config: Config, output: Path, suffix: str, largest: int) -> None:
@@ -34,8 +35,7 @@ def check(config: Config, output: Path, suffix: str, largest: int) -> None:
     schedule = resolve(parse(config.model.tokens), geometry).schedule
     if "random" in schedule.rankings:
         raise UserError(f"{schedule} ranks at random: a control for experiments, not for deployment")
-    if "oracle" in schedule.rankings:
-        raise UserError(f"{schedule} ranks by an oracle, which only training has; leave the word out")
+    refuse_oracle(schedule)
 
 
 def name_outputs(output: Path, batch_sizes: Sequence[int]) -> dict[int, Path]:

@@ -6,7 +6,7 @@ import json
 from src import __version__
 from src.config import Config
 from src.data.prepare import Preparation
-from src.runs import RunFolder
+from src.runs import class_names
 from src.schedules import parse
 from src.weights import Checkpoint
 from src.weights.load import digest_of
@@ -22,12 +22,10 @@ def describe(config: Config, checkpoint: Checkpoint) -> dict[str, str]:
     version        of this project
     checkpoint     the SHA-256 of the checkpoint's file
     """
-    run = RunFolder.of_checkpoint(checkpoint.path)
-    classes = checkpoint.classes or (run.read_classes() if run else ())
     return {
         "tokens": str(parse(config.model.tokens)),
         "model": json.dumps(dataclasses.asdict(config.model)),
-        "classes": json.dumps(classes),
+        "classes": json.dumps(class_names(checkpoint)),
         "preprocessing": Preparation.of(config).text(),
         "version": __version__,
         "checkpoint": digest_of(checkpoint.path),

@@ -139,7 +139,7 @@ def _open_mindir(path: Path) -> Predictor:
 
 
 def _open_checkpoint(path: Path, config: Optional[str], overrides: Overrides, batch_size: int) -> Predictor:
-    from src.runs import RunFolder, find_checkpoint
+    from src.runs import class_names, find_checkpoint
     from src.runtime import device
     from src.weights import read_checkpoint
 
@@ -154,14 +154,13 @@ def _open_checkpoint(path: Path, config: Optional[str], overrides: Overrides, ba
     network = from_config(found.model).set_train(False)
     checkpoint.load_into(network)
     tracer = TokenTracer(network)
-    run = RunFolder.of_checkpoint(path)
-    classes = checkpoint.classes or (run.read_classes() if run else ())
 
     def ask(images: np.ndarray) -> dict[str, np.ndarray]:
         traced = tracer(Tensor(images), 0)
         return {"logits": traced.logits, **{f"kept.{block}": kept for block, kept in traced.kept.items()}}
 
-    return Predictor(ask, batch_size, False, Known(Preparation.of(found), network.geometry, network.plan, classes))
+    known = Known(Preparation.of(found), network.geometry, network.plan, class_names(checkpoint))
+    return Predictor(ask, batch_size, False, known)
 
 
 def _read_facts(path: Path, facts: Mapping[str, str]) -> Known:

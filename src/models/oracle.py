@@ -38,8 +38,6 @@ class OracleRanked(nn.Cell):
         self.geometry = network.geometry
         kept = network.plan.kept
         self.depth = network.depth
-        self.drops = tuple(keep > 0 for keep in kept)
-        self.drops_before = tuple(sum(self.drops[:block]) for block in range(self.depth))
         self.asked = tuple(block_of(block, self.depth, oracle.depth) for block, keep in enumerate(kept) if keep)
         self.prefix = network.plan.prefix
         self.oracle_prefix = oracle.plan.prefix
@@ -57,8 +55,8 @@ class OracleRanked(nn.Cell):
         ranks: tuple = ()
         for i in range(self.depth):
             x, skipped = self.router.rejoin(i, x, skipped)
-            if self.drops[i]:
-                worth = x[:, :, self.drops_before[i]]
+            if self.router.given[i]:
+                worth = x[:, :, self.router.given_before[i]]
                 ranks += (worth,)
                 x, dropped, ids_shuffle, ids_restore = self.router.split(i, x, worth)
                 if self.router.fused[i]:

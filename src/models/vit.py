@@ -11,11 +11,11 @@ from mindspore import dtype as mstype
 from mindspore.common.initializer import TruncatedNormal, initializer
 
 from src.config import ImageSize
-from src.errors import UserError
 from src.models.layers import Block, PatchEmbed, dense
 from src.models.ops import choose_target, layer_norm, matmul, multiply
 from src.models.router import TokenRouter
 from src.schedules import Geometry, Plan, parse, resolve
+from src.schedules.notation import refuse_oracle
 from src.weights.positions import adapt, resampling
 
 
@@ -207,8 +207,8 @@ class SkipViT(nn.Cell):
         Raises:
             UserError: The schedule asks an oracle, which only training has.
         """
-        if not self.training and "oracle" in self.plan.schedule.rankings:
-            raise UserError(f"{self.plan.schedule} ranks by an oracle, which only training has; leave the word out")
+        if not self.training:
+            refuse_oracle(self.plan.schedule)
         generator = np.random.default_rng(seed)
         scale, scores = None, None
         if self.training and max(self.drop_path_rates) > 0:

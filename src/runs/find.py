@@ -1,12 +1,15 @@
 """Find a checkpoint and its configuration."""
 
 from pathlib import Path
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 from src.config import Config, load, parse
 from src.config.files import Overrides
 from src.errors import UserError
 from src.runs.folder import RUNS, RunFolder
+
+if TYPE_CHECKING:
+    from src.weights import Checkpoint
 
 
 def latest_best() -> Path:
@@ -21,6 +24,12 @@ def latest_best() -> Path:
             f"there is no run below {RUNS}/ yet; train one with: python train.py --config configs/quickstart.yaml"
         )
     return found[-1]
+
+
+def class_names(checkpoint: "Checkpoint") -> tuple[str, ...]:
+    """Return the names of a checkpoint's classes: its own, or those of the run that it lies in; none if unknown."""
+    run = RunFolder.of_checkpoint(checkpoint.path)
+    return checkpoint.classes or (run.read_classes() if run else ())
 
 
 def find_checkpoint(config: Optional[str], checkpoint: Optional[str], overrides: Overrides) -> tuple[Config, Path]:

@@ -120,6 +120,16 @@ def parse(spec: str) -> Schedule:
     return Schedule(routes)
 
 
+def refuse_oracle(schedule: Schedule) -> None:
+    """Refuse a schedule outside training that asks an oracle.
+
+    Raises:
+        UserError: It does.
+    """
+    if "oracle" in schedule.rankings:
+        raise UserError(f"{schedule} ranks by an oracle, which only training has; leave the word out")
+
+
 def without_oracle(spec: str) -> str:
     """Return the schedule that evaluates what trains under a spec: the network ranks where an oracle did.
 

@@ -8,7 +8,7 @@ from typing import Optional
 from src.config import Config, flatten
 from src.errors import UserError
 from src.models import TokenTracer, from_config
-from src.runs import RunFolder
+from src.runs import RunFolder, class_names
 from src.runtime import device
 from src.weights import Checkpoint, read_checkpoint
 
@@ -40,8 +40,7 @@ def load_checkpoint(config: Config, path: Path) -> LoadedCheckpoint:
     """
     checkpoint = read_checkpoint(path)
     run = RunFolder.of_checkpoint(path)
-    classes = checkpoint.classes or (run.read_classes() if run else ())
-    return LoadedCheckpoint(checkpoint.fill_in(config), checkpoint, run, classes)
+    return LoadedCheckpoint(checkpoint.fill_in(config), checkpoint, run, class_names(checkpoint))
 
 
 def tracers(loaded: LoadedCheckpoint, specs: Sequence[str]) -> list[TokenTracer]:
