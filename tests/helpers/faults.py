@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from unittest.mock import patch
 
+from src import cli
 from src.config import Config, RunConfig
 from src.models import from_config
 from src.runs import Metrics, RunFolder
@@ -47,6 +48,33 @@ def failing(primitive, number, call, folder):
 
     with patch.object(owner, name, fail):
         yield calls
+
+
+def check_each_call(write, folder, stays, check, more_than):
+    """Have each call that touches the folder fail while it is written to, in one of four ways, one after the other.
+
+    Whatever is raised is known, which means one line; `check()` holds, and nothing but the files `stays` is left.
+
+    Args:
+        more_than: So many calls would be too few.
+    """
+    calls = {}
+    for primitive in PRIMITIVES:
+        with failing(primitive, 0, 0, folder) as counted:
+            write()
+        calls[primitive] = len(counted)
+    assert sum(calls.values()) > more_than
+    errors = itertools.cycle(ERRORS)
+    for primitive, count in calls.items():
+        for call in range(1, count + 1):
+            with failing(primitive, next(errors), call, folder):
+                try:
+                    write()
+                except Exception as error:
+                    assert cli.as_known(error), f"{primitive}, call {call}: {error!r}"
+            check()
+            left = {path.name for path in folder.iterdir()} - stays
+            assert not left or primitive == "unlink", f"{primitive}, call {call}: {left}"
 
 
 def every_fault(folder):
