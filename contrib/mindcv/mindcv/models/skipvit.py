@@ -207,7 +207,6 @@ class SkipViT(VisionTransformer):
         self.keep = self._resolve(drop_blocks, drop_ratios, rejoin_block)
         self.rejoin = tuple(block + 1 == rejoin_block for block in range(depth))
         self.permute = Permute()
-        self.sum_tokens = ops.ReduceSum(keep_dims=True)
 
     def _resolve(self, drop_blocks: Sequence[int], drop_ratios: Sequence[float], rejoin_block: int) -> tuple:
         """Return the number of patch tokens that stay in each block, 0 where none leave: before any tensor exists."""
@@ -249,7 +248,7 @@ class SkipViT(VisionTransformer):
         kept, dropped = x[:, : keep + 1], x[:, keep + 1 :]
         if self.fuse:
             weights = self.permute(ops.expand_dims(scores, -1), order, restore)[:, keep + 1 :]
-            fused = self.sum_tokens(dropped.astype(ms.float32) * weights, 1)
+            fused = ops.expand_dims(ops.reduce_sum(dropped.astype(ms.float32) * weights, 1), 1)
             kept = ops.concat((kept, fused.astype(kept.dtype)), axis=1)
         return kept, (dropped, order, restore)
 
