@@ -28,6 +28,7 @@ SIZED_AS = {
     "skipvit_tiny": "skipvit_ti_16_224", "skipvit_small": "skipvit_s_16_224", "skipvit_small_fused": "skipvit_s_16_224",
     "skipvit_base": "skipvit_b_16_224",
 }  # fmt: skip
+LARGE = ("skipvit_base", "skipvit_small_fused")
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +121,9 @@ WRONG = {
 
 
 @pytest.mark.parametrize("mode", ["pynative"], indirect=True)
-@pytest.mark.parametrize("fault", WRONG)
+@pytest.mark.parametrize(
+    "fault", [pytest.param(fault, marks=() if fault in PLAIN else pytest.mark.slow) for fault in WRONG]
+)
 def test_a_fault_in_the_file_is_seen(tmp_path, weights, ours_of, fault, mode):
     source, (right, wrong) = MODEL_FILE.read_text(encoding="utf-8"), WRONG[fault]
     assert source.count(right) == 1
@@ -131,11 +134,20 @@ def test_a_fault_in_the_file_is_seen(tmp_path, weights, ours_of, fault, mode):
 
 
 @pytest.mark.parametrize("mode", ["pynative"], indirect=True)
-def test_every_parameter_gets_the_projects_gradient(contributed, weights, mode):
+@pytest.mark.parametrize(
+    ("spec", "schedule"),
+    [
+        ("2(55%)+4", {"drop_blocks": (2,), "rejoin_block": 4}),
+        ("2(45%)+fused", {"drop_blocks": (2,), "drop_ratios": (0.45,), "rejoin_block": 0, "fuse": True}),
+    ],
+)
+def test_every_parameter_gets_the_projects_gradient(contributed, weights, spec, schedule, mode):
+    sizes = {**SIZES, "depth": 4}
+    networks = build(spec, **sizes), mindcv.create_model("skipvit_small", **sizes, **schedule)
     labels, loss = Tensor([0, 3, 4], ms.int32), nn.CrossEntropyLoss()
     gradients = []
-    for network in (with_weights(build("6(55%)+11", **SIZES), weights), theirs_of("6(55%)+11", weights)):
-        network.set_train(True)
+    for network in networks:
+        with_weights(network, weights).set_train(True)
         parameters = network.trainable_params()
         _, found = ms.value_and_grad(nn.WithLossCell(network, loss), None, parameters)(images(), labels)
         gradients.append({weight.name: gradient.asnumpy() for weight, gradient in zip(parameters, found)})
@@ -160,7 +172,7 @@ def test_kept_tokens_are_the_plans(contributed, side):
             assert kept == resolve(parse(spec), geometry).kept, spec
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if "base" in n else n for n in SIZED_AS])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in SIZED_AS])
 def test_parameter_counts_are_the_projects(contributed, name):
     geometry = Geometry.from_config(ModelConfig(name=SIZED_AS[name]))
     assert sum(weight.size for weight in mindcv.create_model(name).get_parameters()) == geometry.parameters
