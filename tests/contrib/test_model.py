@@ -118,6 +118,7 @@ WRONG = {
         "order, restore)\n            x, scores",
     ),
 }
+PLAIN = ("one token more stays", "tokens return to other places")
 
 
 @pytest.mark.parametrize("mode", ["pynative"], indirect=True)
