@@ -78,9 +78,9 @@ def rank(scores: Tensor, keep: int) -> tuple:
 def invert(permutation: Tensor) -> Tensor:
     """Invert the permutation in each row of an int32 Tensor of shape (B, T)."""
     b, t = permutation.shape
-    ones = ops.ones_like(permutation)
-    row, column = ops.cumsum(ones, 0) - 1, ops.cumsum(ones, 1) - 1
-    places = ops.reshape(row * t + permutation, (-1, 1))
+    column = ops.cumsum(ops.ones_like(permutation), 1) - 1
+    row_start = ops.cumsum(ops.full_like(permutation, t), 0) - t
+    places = ops.reshape(row_start + permutation, (-1, 1))
     return ops.reshape(ops.scatter_nd(places, ops.reshape(column, (-1,)), (b * t,)), (b, t))
 
 
