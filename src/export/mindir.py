@@ -69,6 +69,16 @@ def _describe(path: Path, said: dict[str, str]) -> None:
         file.write(user_info(said))
 
 
+def write(network: "nn.Cell", path: Path, batch_size: int, image_size: tuple[int, int]) -> None:
+    """Write a network as MindIR: float32 [B, 3, H, W] → float32 logits [B, classes]; a batch size of 0: any."""
+    import mindspore as ms
+    from mindspore import Tensor
+
+    shape = [batch_size or None, 3, *image_size]
+    signature = Tensor(shape=shape, dtype=ms.float32) if not batch_size else ms.ops.zeros(tuple(shape), ms.float32)
+    ms.export(network, signature, file_name=str(path), file_format="MINDIR")
+
+
 def _export(written: "nn.Cell", network: "nn.Cell", path: Path, batch_size: int, config: Config) -> float:
     """Write one network, load the file back, and return the largest difference of its logits from another's.
 
@@ -78,11 +88,10 @@ def _export(written: "nn.Cell", network: "nn.Cell", path: Path, batch_size: int,
     import numpy as np
     from mindspore import Tensor, nn
 
-    height, width = sides(config.model.image_size)
-    images = Tensor(np.random.RandomState(0).standard_normal((batch_size or 2, 3, height, width)), ms.float32)
-    signature = images if batch_size else Tensor(shape=[None, 3, height, width], dtype=ms.float32)
+    size = sides(config.model.image_size)
+    images = Tensor(np.random.RandomState(0).standard_normal((batch_size or 2, 3, *size)), ms.float32)
     try:
-        ms.export(written, signature, file_name=str(path), file_format="MINDIR")
+        write(written, path, batch_size, size)
         exported = nn.GraphCell(ms.load(str(path)))(images).asnumpy()
     except (RuntimeError, ValueError) as error:
         reason = short_message(error)
