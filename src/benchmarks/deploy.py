@@ -152,6 +152,7 @@ def _settings(config: Config, cases: Sequence[Case], folder: Path) -> RuntimeSet
 def _write_files(config: Config, cases: Sequence[Case], folder: Path) -> None:
     """Write the files of all cases, with the same random weights."""
     from src.export import mindir
+    from src.export.form import Form
     from src.export.onnx import file as onnx
     from src.models import from_config
     from src.weights import Checkpoint
@@ -165,11 +166,11 @@ def _write_files(config: Config, cases: Sequence[Case], folder: Path) -> None:
             case = files[name]
             if case.runtime == "mindir":
                 own = network.with_tokens(case.spec).set_train(False)
-                mindir.write(own, folder / name, case.batch_size, sides(config.model.image_size))
+                mindir.write(folder / name, own, Form(batch_size=case.batch_size), config)
             elif case.precision == "int8":
                 _quantise(folder / name.replace(".int8", ""), folder / name)
             else:
-                form = onnx.Form(batch_size=case.batch_size)
+                form = Form(batch_size=case.batch_size)
                 onnx.write(folder / name, with_tokens(config, case.spec), checkpoint, form, {})
             bar.advance(1)
 

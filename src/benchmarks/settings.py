@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, Optional, Union
 
 from src.config import Config, load, with_classes
 from src.config.files import Overrides
@@ -69,4 +69,23 @@ def benchmark_config(file: Union[str, Path], settings: Overrides) -> Config:
     config = with_classes(load(file, settings))
     if not isinstance(config.model.image_size, int):
         raise UserError("the benchmark's images are square; give --image_size one number")
+    return config
+
+
+def dense_config(file: Union[str, Path], overrides: Overrides, align: Optional[int]) -> Config:
+    """Load a configuration to plan schedules for, as that of a dense model; print what its classes count as.
+
+    Args:
+        align: What `model.align_tokens` is to be; None leaves it.
+
+    Raises:
+        UserError: It is refused, or the overrides name a schedule.
+    """
+    if "model.tokens" in overrides:
+        raise UserError("override 'model.tokens': the planner searches for schedules; leave it out")
+    aligned = {} if align is None else {"model.align_tokens": align}
+    config = load(file, {**overrides, "model.tokens": "none", **aligned})
+    if config.model.num_classes is None:
+        config = with_classes(config)
+        print(f"model.num_classes is null, for the data decides it: counted with {config.model.num_classes}\n")
     return config

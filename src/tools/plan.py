@@ -10,42 +10,42 @@ the most accurate first; then those that have results, by the interval's lower e
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from src import cli
-from src.config import Config, load, with_classes, with_tokens
-from src.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]
-CONFIG = ROOT / "configs/skipvit_s.yaml"
+if TYPE_CHECKING:
+    from src.config import Config
+
+CONFIG = (ROOT := Path(__file__).resolve().parents[2]) / "configs/skipvit_s.yaml"
 
 
 def main(argv: Sequence[str]) -> None:
     """Search, sort, measure if asked to, and print the table."""
     args = _parser().parse(argv)
+    from src.benchmarks.settings import dense_config
+    from src.config import load
+    from src.schedules import Geometry, parse, resolve
     from src.schedules.costs import run_costs
 
     if args.phases:
         print(run_costs(load(args.config or CONFIG, args.overrides)).table(), end="")
         return
-    if "model.tokens" in args.overrides:
-        raise UserError("override 'model.tokens': the planner searches for schedules; leave it out")
-    aligned = {} if args.align is None else {"model.align_tokens": args.align}
-    config = load(args.config or CONFIG, {**args.overrides, "model.tokens": "none", **aligned})
-    if config.model.num_classes is None:
-        config = with_classes(config)
-        print(f"model.num_classes is null, for the data decides it: counted with {config.model.num_classes}\n")
-    if args.pays:
-        cli.start_log()
-        from src.benchmarks import pays
-
-        print(pays.table(pays.measure(config, args.pays, args.pairs)), end="")
-    else:
+    config = dense_config(args.config or CONFIG, args.overrides, args.align)
+    if not args.pays:
         _search(args, config)
+        return
+    resolve(parse(args.pays), Geometry.from_config(config.model))
+    cli.start_log()
+    from src.benchmarks import pays
+
+    print(pays.table(pays.measure(config, args.pays, args.pairs)), end="")
 
 
-def _search(args: argparse.Namespace, config: Config) -> None:
+def _search(args: argparse.Namespace, config: "Config") -> None:
     """Print the schedules that reach a speed."""
     from src.benchmarks.measure import time_training
+    from src.config import with_tokens
     from src.experiments import candidates
     from src.experiments.results import read_results, summarise
 
