@@ -11,7 +11,7 @@ from mindspore import Tensor, amp, nn
 from src.ascend.check import problems_of
 from src.ascend.graphs import forward_graph
 from src.config import ModelConfig
-from src.models import build
+from src.models import build, tokens
 from src.schedules import Geometry, parse, resolve
 from tests.contrib.loading import MODEL_FILE, loaded
 
@@ -69,16 +69,16 @@ def ours_of(weights):
     @functools.cache
     def run(spec):
         network = with_weights(build(spec, **SIZES), weights)
-        tokens = network.encode(images())[0]
-        return tokens.asnumpy(), network.classify(tokens).asnumpy()
+        last = network.encode(images())[0]
+        return last.asnumpy(), network.classify(last).asnumpy()
 
     return run
 
 
 def difference(network, expected):
     """Return the largest difference of a contributed network's tokens and logits from the project's."""
-    tokens = network.forward_features(images())
-    found = tokens.asnumpy(), network.forward_head(tokens).asnumpy()
+    last = network.forward_features(images())
+    found = last.asnumpy(), network.forward_head(last).asnumpy()
     assert [one.shape for one in found] == [one.shape for one in expected]
     return max(np.abs(one - other).max() for one, other in zip(found, expected))
 
@@ -102,6 +102,15 @@ def test_parameters_are_named_and_shaped_as_the_projects(contributed):
 @pytest.mark.parametrize("spec", DEFAULT)
 def test_tokens_and_logits_are_the_projects(contributed, weights, ours_of, spec, mode):
     assert difference(theirs_of(spec, weights), ours_of(spec)) < 1e-5
+
+
+@pytest.mark.parametrize("mode", ["pynative"], indirect=True)
+def test_tokens_are_ranked_as_the_projects_whatever_the_scores(contributed, mode):
+    scores = np.random.RandomState(0).randint(0, 4, (6, 33)).astype(np.float32)  # many ties
+    scores[1, ::3], scores[2, ::2], scores[3], scores[4, 5:] = np.nan, np.inf, 0, 1e-40
+    for keep in (1, 7, 31):
+        for ours, theirs in zip(tokens.rank(Tensor(scores), keep), contributed.rank(Tensor(scores), keep)):
+            assert (ours.asnumpy() == theirs.asnumpy()).all()
 
 
 @pytest.mark.slow
@@ -196,6 +205,7 @@ def test_parameter_counts_are_the_projects(contributed, name):
         ({"drop_blocks": (13,), "rejoin_block": 0}, "blocks 1 to 12"),
         ({"rejoin_block": 6}, "must follow"),
         ({"fuse": True}, "without fuse"),
+        ({"drop_blocks": (), "drop_ratios": (), "rejoin_block": 0, "fuse": True}, "fuse needs drop_blocks"),
         ({"drop_ratios": (1.0,)}, "keeps 0 of 16 tokens in block 6"),
         ({"drop_ratios": (-0.1,)}, "keeps 18 of 16"),
     ],
