@@ -78,9 +78,9 @@ def rank(scores: Tensor, keep: int) -> tuple:
 def invert(permutation: Tensor) -> Tensor:
     """Invert the permutation in each row of an int32 Tensor of shape (B, T)."""
     b, t = permutation.shape
-    ones = ops.ones_like(permutation)
-    row, column = ops.cumsum(ones, 0) - 1, ops.cumsum(ones, 1) - 1
-    places = ops.reshape(row * t + permutation, (-1, 1))
+    column = ops.cumsum(ops.ones_like(permutation), 1) - 1
+    row_start = ops.cumsum(ops.full_like(permutation, t), 0) - t
+    places = ops.reshape(row_start + permutation, (-1, 1))
     return ops.reshape(ops.scatter_nd(places, ops.reshape(column, (-1,)), (b * t,)), (b, t))
 
 
@@ -209,7 +209,7 @@ class SkipViT(VisionTransformer):
         self.permute = Permute()
 
     def _resolve(self, drop_blocks: Sequence[int], drop_ratios: Sequence[float], rejoin_block: int) -> tuple:
-        """Return the number of patch tokens that stay in each block, 0 where none leave: before any tensor exists."""
+        """Return the number of patch tokens that stay in each block, 0 where none leave: static integers."""
         blocks = tuple(drop_blocks)
         if len(blocks) != len(drop_ratios) or blocks != tuple(sorted(set(blocks))):
             raise ValueError(f"drop_blocks {blocks} must ascend, and have a ratio each, but got {tuple(drop_ratios)}")
@@ -217,6 +217,8 @@ class SkipViT(VisionTransformer):
             raise ValueError(f"drop_blocks {blocks} must be of blocks 1 to {self.depth}")
         if rejoin_block and not (blocks and blocks[-1] < rejoin_block <= self.depth and not self.fuse):
             raise ValueError(f"rejoin_block {rejoin_block} must follow the last of drop_blocks {blocks}, without fuse")
+        if self.fuse and not blocks:
+            raise ValueError("fuse needs drop_blocks: the blocks whose tokens are fused")
         keep, patches = [0] * self.depth, self.patch_embed.num_patches
         for block, ratio in zip(blocks, drop_ratios):
             leave = math.floor(ratio * patches + 1e-6)  # 0.29 * 100 is 28.999999999999996
