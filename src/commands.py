@@ -57,8 +57,7 @@ def train(config: Config, name: str, distribute: bool, left_open: Sequence[str] 
     dataset = _check(config)
     initial, oracle = read_initial(config, dataset.classes), read_oracle(with_classes(config, len(dataset.classes)))
     images = _images(dataset, distribute)
-    if config.run.dir is not None:
-        RunFolder(config.run.dir).check_unused()
+    RunFolder.check_place(config)
     data, group = _prepare(config, dataset, images, distribute, initial, oracle)
     run = RunFolder.create(data.config, name, dataset.classes) if group.is_main else None
     _train(data, run, False, group, left_open)

@@ -81,6 +81,18 @@ class RunFolder:
             write_text(run.config, dump(config))  # last: this makes it a run
         return run
 
+    @classmethod
+    def check_place(cls, config: Config) -> None:
+        """Refuse a configuration whose run could not be made; nothing is made.
+
+        Raises:
+            UserError: As `check_unused`, or `run.dir` is null and runs/ cannot be written.
+        """
+        if config.run.dir is None:
+            _check_rights(RUNS)
+        else:
+            cls(config.run.dir).check_unused()
+
     def check_unused(self) -> None:
         """Refuse a folder that cannot become a new run's; nothing is made.
 
@@ -96,9 +108,7 @@ class RunFolder:
         for parent in (self.path, *self.path.parents):
             if parent.exists() and not parent.is_dir():
                 raise UserError(f"run.dir {self.path} cannot be made: Not a directory; name another folder")
-        place = next((folder for folder in (self.path, *self.path.absolute().parents) if folder.is_dir()), Path("/"))
-        if not os.access(place, os.W_OK | os.X_OK):
-            raise UserError(f"run.dir {self.path}: this user may not write to {place}; name another folder")
+        _check_rights(self.path)
         if self.path.is_dir():
             ours = {self.last.parent.name, self.classes.name, self.metrics.name, self._lock.name}
             others = sorted(name for name in os.listdir(self.path) if name not in ours and ".partial" not in name)
@@ -216,6 +226,17 @@ class RunFolder:
         """
         write_metrics(self.metrics, [*(old for old in self.read_metrics() if old.epoch < row.epoch), row])
         return self.read_metrics()[-1]
+
+
+def _check_rights(path: Path) -> None:
+    """Refuse a folder that this user may not write to, or not make.
+
+    Raises:
+        UserError: It is one.
+    """
+    place = next((folder for folder in (path, *path.absolute().parents) if folder.is_dir()), Path("/"))
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(f"run.dir {path}: this user may not write to {place}; name another folder with run.dir=FOLDER")
 
 
 def _make_unused(name: str) -> Path:

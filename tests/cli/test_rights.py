@@ -34,6 +34,7 @@ CASES = [
     ("export", ["--ckpt", "best.ckpt", "--output", "readonly/a.mindir"],
      "readonly: this user may not write there; name another folder"),
     ("train", [*QUICK, *SMALL, "run.dir=readonly/run"], "run.dir readonly/run: this user may not write to"),
+    ("train", [*QUICK, *SMALL], "run.dir runs: this user may not write to"),
     ("train", ["--resume", "readonly/old"], "readonly/old/lock: Permission denied; give this user the right"),
 ]  # fmt: skip
 
