@@ -42,9 +42,10 @@ class Metrics:
         self.images = Gauge("skipvit_images_held", "Images that are prepared, wait or run", registry=registry)
 
     def answers(self) -> dict[str, int]:
-        """Return how many requests were answered with each status."""
+        """Return how many requests were answered with each status, in order."""
         (requests,) = self.requests.collect()
-        return {one.labels["status"]: int(one.value) for one in requests.samples if one.name.endswith("_total")}
+        counts = {one.labels["status"]: int(one.value) for one in requests.samples if one.name.endswith("_total")}
+        return dict(sorted(counts.items()))
 
 
 class Service:
