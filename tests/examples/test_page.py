@@ -1,7 +1,6 @@
 """The page in a browser: an image is dropped on it, and the prediction and the kept tokens are seen."""
 
 import base64
-import json
 
 import httpx
 import pytest
@@ -68,10 +67,10 @@ def test_a_dropped_image_is_predicted_and_its_kept_tokens_are_drawn(page, addres
     assert article.locator("figcaption").all_inner_texts() == [
         "what the network sees: 16 patches", "kept in block 1: 12 of 16", "kept in block 2: 9 of 16",
     ]  # fmt: skip
+    assert page.said == []
     whole, *stages = [article.locator("canvas").nth(number).evaluate(CENTRES) for number in range(3)]
     for block, drawn in zip(("1", "2"), stages):
         assert [patch for patch in range(16) if drawn[patch] == whole[patch]] == answer["kept"][block]
-    assert page.said == []
     assert [url for url in page.asked if not url.startswith("data:")] == [
         f"{address}/",
         f"{address}/predict?pictures=true",
@@ -90,4 +89,4 @@ def test_several_are_chosen_and_a_bad_one_is_said_to_be_so(page, addresses):
     assert page.locator(".error").all_inner_texts() == ["bad.png: image bad.png: not an image"]
     assert page.locator("article canvas").count() == 2
     assert "export it with --kept" in page.locator("article").first.inner_text()
-    assert json.dumps(page.said).count("400 (Bad Request)") == len(page.said) == 1
+    assert [text for text in page.said if "400 (Bad Request)" not in text] == []
