@@ -24,22 +24,20 @@ from examples.uploads import Limits, name_of, prepare, read_uploads
 from src.export.predictor import Predictor
 
 PAGE = Path(__file__).with_name("page.html")
-RETRY = {"Retry-After": "1"}
 
 
 class Metrics:
     """What Prometheus asks for."""
 
     def __init__(self) -> None:
-        self.registry = registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        self.requests = Counter("skipvit_requests", "Predictions that were asked for", ["status"], registry=registry)
-        self.seconds = Histogram("skipvit_request_seconds", "From a request's headers to its answer", registry=registry)
-        self.batches = Histogram(
-            "skipvit_batch_images", "Images of a batch", buckets=[2**n for n in range(8)], registry=registry
-        )
-        self.at_once = Gauge("skipvit_requests_at_once", "Requests that are read, wait or run", registry=registry)
-        self.images = Gauge("skipvit_images_held", "Images that are prepared, wait or run", registry=registry)
+        self.registry = to = CollectorRegistry()
+        ProcessCollector(registry=to)
+        self.requests = Counter("skipvit_requests", "Requests for predictions, by status", ["status"], registry=to)
+        self.seconds = Histogram("skipvit_request_seconds", "From a request's headers to its answer", registry=to)
+        sizes = [2**n for n in range(8)]
+        self.batches = Histogram("skipvit_batch_images", "Images of a batch", buckets=sizes, registry=to)
+        self.at_once = Gauge("skipvit_requests_at_once", "Requests that are read, wait or run", registry=to)
+        self.held = Gauge("skipvit_images_held", "Images that are prepared, wait or run", registry=to)
 
     def answers(self) -> dict[str, int]:
         """Return how many requests were answered with each status, in order."""
@@ -49,75 +47,85 @@ class Metrics:
 
 
 class Service:
-    """Predictions for requests, within limits.
+    """Predictions for requests.
 
     Attributes:
+        batching: `size`, `wait` and `room` of the `Batcher`.
         most: Requests at once.
     """
 
     def __init__(self, predictor: Predictor, limits: Limits, batching: dict[str, Any], most: int) -> None:
-        self.predictor, self.limits, self.most = predictor, limits, most
-        self.metrics = Metrics()
-        self.at_once = 0
-        self.batcher = Batcher(self.run, **batching)
-        self.metrics.images.set_function(lambda: self.batcher.held)
-        self.metrics.at_once.set_function(lambda: self.at_once)
+        self.predictor, self.limits, self.batching, self.most = predictor, limits, batching, most
+        self.at_once, self.metrics = 0, Metrics()
         self.decoders = ThreadPoolExecutor(os.cpu_count(), "decode")
+
+    @asynccontextmanager
+    async def running(self, _: FastAPI) -> AsyncIterator[None]:
+        """Run batches while the server runs."""
+        self.batcher = Batcher(self.run, **self.batching)
+        self.metrics.held.set_function(lambda: self.batcher.held)
+        self.metrics.at_once.set_function(lambda: self.at_once)
+        working = asyncio.create_task(self.batcher.work())
+        yield
+        working.cancel()
 
     def run(self, images: Sequence[np.ndarray]) -> list[dict[str, Any]]:
         """Return what the network says of each image of a batch."""
         self.metrics.batches.observe(len(images))
         trace = self.predictor.ask_about(np.stack(images)).trace
-        kept = {str(block): ids.tolist() for block, ids in trace.kept.items()}
-        return [
-            {**self.predictor.line("", row), **({"kept": {b: ids[i] for b, ids in kept.items()}} if kept else {})}
-            for i, row in enumerate(trace.logits)
-        ]
+        answers = [self.predictor.line("", row) for row in trace.logits]
+        for number, answer in enumerate(answers if trace.kept else ()):
+            answer["kept"] = {str(block): places[number].tolist() for block, places in trace.kept.items()}
+        return answers
 
-    async def predict(self, request: Request, pictures: bool) -> list[dict[str, Any]]:
+    async def predict(self, request: Request, pictures: bool = False) -> list[dict[str, Any]]:
         """Return a line for each image of a request.
 
         Raises:
             HTTPException: It is refused.
         """
         status = 500
+        self.at_once += 1
         try:
             with self.metrics.seconds.time():
-                lines = await self._admit(request, pictures)
+                answers = await self._predict(request, pictures)
             status = 200
-            return lines
+            return answers
         except Refusal as refusal:
             status = refusal.status_code
             raise
         finally:
+            self.at_once -= 1
             self.metrics.requests.labels(status).inc()
 
-    async def _admit(self, request: Request, pictures: bool) -> list[dict[str, Any]]:
-        if self.at_once >= self.most:
-            raise HTTPException(503, f"{self.most} requests are being answered; try again later", RETRY)
-        self.at_once += 1
+    async def _predict(self, request: Request, pictures: bool) -> list[dict[str, Any]]:
+        if self.at_once > self.most:
+            raise _busy(f"{self.most} requests are being answered")
+        uploads = await read_uploads(request, self.limits)
         try:
-            uploads = await read_uploads(request, self.limits)
             with self.batcher.room_for(len(uploads)):
                 return await self._answer(uploads, pictures)
         except Full:
-            raise HTTPException(503, f"{self.batcher.room} images are waiting; try again later", RETRY) from None
+            raise _busy(f"{self.batcher.room} images are waiting") from None
         finally:
-            self.at_once -= 1
+            for file in uploads:
+                file.file.close()
 
     async def _answer(self, uploads: Sequence[UploadFile], pictures: bool) -> list[dict[str, Any]]:
-        known, loop, images = self.predictor.known, asyncio.get_running_loop(), []
-        for file in uploads:
-            images.append(
-                await loop.run_in_executor(self.decoders, prepare, file, known.preparation, self.limits.pixels)
-            )
+        known, loop = self.predictor.known, asyncio.get_running_loop()
+        told = known.preparation, self.limits.pixels
+        images = [await loop.run_in_executor(self.decoders, prepare, file, *told) for file in uploads]
         answers = await asyncio.gather(*map(self.batcher.ask, images))
         for file, image, answer in zip(uploads, images, answers):
             answer["image"] = name_of(file)
             if pictures:
-                picture = await loop.run_in_executor(self.decoders, _as_png, image)
-                answer.update(picture=picture, grid=known.geometry.grid)
+                answer["picture"] = await loop.run_in_executor(self.decoders, _as_png, image)
+                answer["grid"] = known.geometry.grid
         return answers
+
+
+def _busy(why: str) -> HTTPException:
+    return HTTPException(503, f"{why}; try again later", {"Retry-After": "1"})
 
 
 def _as_png(image: np.ndarray) -> str:
@@ -126,22 +134,10 @@ def _as_png(image: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def create_app(predictor: Predictor, limits: Limits, batching: dict[str, Any], most: int) -> FastAPI:
-    """Return the server of a network.
-
-    Args:
-        batching: `size`, `wait` and `room` of a `Batcher`.
-        most: Requests at once.
-    """
-
-    @asynccontextmanager
-    async def run_batches(app: FastAPI) -> AsyncIterator[None]:
-        app.state.service = Service(predictor, limits, batching, most)
-        working = asyncio.create_task(app.state.service.batcher.work())
-        yield
-        working.cancel()
-
-    app = FastAPI(lifespan=run_batches, docs_url=None, redoc_url=None, openapi_url=None)
+def create_app(service: Service) -> FastAPI:
+    """Return a server of predictions; its documentation would load scripts from elsewhere."""
+    app = FastAPI(lifespan=service.running, docs_url=None, redoc_url=None, openapi_url=None)
+    app.post("/predict")(service.predict)
     page = PAGE.read_text(encoding="utf-8")
 
     @app.get("/", response_class=HTMLResponse)
@@ -150,14 +146,10 @@ def create_app(predictor: Predictor, limits: Limits, batching: dict[str, Any], m
 
     @app.get("/health")
     async def health() -> dict[str, str]:
-        return {"status": "ok", "tokens": str(predictor.known.plan.schedule)}
+        return {"status": "ok", "tokens": str(service.predictor.known.plan.schedule)}
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        return Response(generate_latest(app.state.service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
-
-    @app.post("/predict")
-    async def predict(request: Request, pictures: bool = False) -> list[dict[str, Any]]:
-        return await app.state.service.predict(request, pictures)
+        return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return app

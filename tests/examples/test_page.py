@@ -65,7 +65,7 @@ def test_a_dropped_image_is_predicted_and_its_kept_tokens_are_drawn(page, addres
     assert widths == sorted(widths, reverse=True)
     assert widths[0] > 2 * widths[-1]
     assert article.locator("figcaption").all_inner_texts() == [
-        "what the network sees: 16 patches", "kept in block 1: 12 of 16", "kept in block 2: 9 of 16",
+        "as the network sees it: 16 patches", "kept in block 1: 12 of 16", "kept in block 2: 9 of 16",
     ]  # fmt: skip
     assert page.said == []
     whole, *stages = [article.locator("canvas").nth(number).evaluate(CENTRES) for number in range(3)]
@@ -86,7 +86,7 @@ def test_several_are_chosen_and_a_bad_one_is_said_to_be_so(page, addresses):
     page.locator("#files").set_input_files(chosen)
     page.locator("article").nth(1).wait_for()
     assert page.locator("main > *").count() == 3
-    assert page.locator(".error").all_inner_texts() == ["bad.png: image bad.png: not an image"]
+    assert page.locator(".error").all_inner_texts() == ["bad.png: not an image"]
     assert page.locator("article canvas").count() == 2
     assert "export it with --kept" in page.locator("article").first.inner_text()
     assert [text for text in page.said if "400 (Bad Request)" not in text] == []

@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
-from examples.app import create_app
+from examples.app import Service, create_app
 from examples.batching import Batcher, Full
 from examples.uploads import Limits
 from src.export.onnx.file import Form
@@ -37,7 +37,7 @@ def folder(tmp_path_factory):
 
 def client_of(file, size=4, wait=0.0, room=64, most=128):
     predictor = open_predictor(file, None, {}, 0)
-    return answering(create_app(predictor, LIMITS, {"size": size, "wait": wait, "room": room}, most))
+    return answering(create_app(Service(predictor, LIMITS, {"size": size, "wait": wait, "room": room}, most)))
 
 
 @pytest.fixture(scope="module")
