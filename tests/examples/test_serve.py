@@ -19,7 +19,7 @@ from src.export.onnx.file import Form
 from src.export.predictor import open_predictor
 from tests.examples.hostile import KINDS
 from tests.examples.served import CLASSES, answering, image, serving, write_network
-from tests.helpers.commands import run_here
+from tests.helpers.commands import ROOT, run_here
 
 LIMITS = Limits(images=16, bytes=10**6, pixels=10**6 * 20, seconds=5)
 
@@ -173,9 +173,20 @@ def test_an_error_is_that_of_its_batch_alone_and_room_is_given_back():
     assert run_batches(ask_three_first, run) == (5, 0)
 
 
-def test_it_needs_neither_mindspore_nor_mindcv(folder):
-    hidden = "import sys; sys.modules.update(mindspore=None, mindcv=None)"
-    with serving("a.onnx", cwd=folder, first=hidden) as (process, address):
+def packages(file):
+    """What a file of requirements asks for, by name."""
+    lines = [line.partition("  #")[0] for line in (ROOT / file).read_text().splitlines()]
+    return {re.split("[<>]", line)[0]: line for line in lines if line[0] not in "#-"}
+
+
+def test_it_needs_no_more_than_its_requirements(folder):
+    """Neither MindSpore nor MindCV, and nothing else that the project asks for and it does not."""
+    own, others = packages("examples/requirements.txt"), packages("requirements.txt")
+    hidden = {*others} - {*own} | {"sklearn", "onnx", "onnx_ir"}
+    assert {"mindspore", "mindcv"} < hidden
+    assert all(own[name] == others[name] for name in own if name in others)
+    first = f"import sys; sys.modules.update(dict.fromkeys({sorted(hidden)}))"
+    with serving("a.onnx", cwd=folder, first=first) as (process, address):
         assert httpx.post(f"{address}/predict", files=files_of(0)).status_code == 200
         process.terminate()
         said = process.communicate(timeout=30)
