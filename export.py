@@ -11,8 +11,6 @@ from collections.abc import Sequence
 
 from src import cli
 
-ONLY_ONNX = ("float16", "kept", "uint8")
-
 
 def sizes(text: str) -> tuple[int, ...]:
     """Parse batch sizes: 1,8,32."""
@@ -37,8 +35,8 @@ def main(argv: Sequence[str]) -> None:
         "--target", choices=("cpu", "ascend"), help="of MindIR: device whose kernels it holds (the configured device's)"
     )
     parser.add_argument("--float16", action="store_true", help="of ONNX: store weights in half the size")
-    parser.add_argument("--kept", action="store_true", help="of ONNX: kept tokens as further outputs")
-    parser.add_argument("--uint8", action="store_true", help="of ONNX: take uint8 [B, H, W, 3], and normalise it")
+    parser.add_argument("--kept", action="store_true", help="kept tokens as further outputs")
+    parser.add_argument("--uint8", action="store_true", help="take uint8 [B, H, W, 3], and normalise it")
     args = parser.parse(argv)
     export(args, args.batch_sizes or (1 if args.batch_size is None else args.batch_size,))
 
@@ -56,22 +54,19 @@ def export(args: argparse.Namespace, batch_sizes: Sequence[int]) -> None:
     kind = args.format or (suffix if suffix == "onnx" else "mindir")
     output = Path(args.output) if args.output else checkpoint.with_suffix(f".{kind}")
     outputs = name_outputs(output, batch_sizes)
-    given = [name for name in ONLY_ONNX if getattr(args, name)]
-    if kind == "mindir" and given:
-        raise UserError(f"--{given[0]} is for ONNX; add --format onnx, or leave it out")
+    if kind == "mindir" and args.float16:
+        raise UserError("--float16 is for ONNX; add --format onnx, or leave it out")
     if kind == "onnx" and args.target:
         raise UserError("--target is for MindIR: ONNX holds no device's kernels; leave it out")
+    from src.export import mindir
+    from src.export.form import Form
+    from src.export.onnx import export as onnx
+
+    form = Form(kept=args.kept, uint8=args.uint8, float16=args.float16)
     if kind == "onnx":
-        from src.export.onnx import verified
-        from src.export.onnx.file import Form
-
-        options = Form(kept=args.kept, uint8=args.uint8, float16=args.float16)
-        verified.export_checkpoint(config, checkpoint, outputs, options, args.tolerance)
-        return
-    from src.export.mindir import export_checkpoint
-
-    for batch_size, file in outputs.items():
-        export_checkpoint(config, checkpoint, file, batch_size, args.tolerance, args.target)
+        onnx.export_checkpoint(config, checkpoint, outputs, form, args.tolerance)
+    else:
+        mindir.export_checkpoint(config, checkpoint, outputs, form, args.tolerance, args.target)
 
 
 if __name__ == "__main__":

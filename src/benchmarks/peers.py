@@ -4,7 +4,8 @@
 its ONNX export in onnxruntime. `mindcv`: MindCV's VisionTransformer class with MindCV's AdamW, as it comes.
 
 A worker (python -m src.benchmarks.peers KIND SIZES) reads a contestant's name a line, runs it once and answers with
-a line. `timm`: timm's data pipeline (`src.benchmarks.timm_pipeline`).
+a line. `timm`: timm's data pipeline (`src.benchmarks.timm_pipeline`). `onnxruntime`, `openvino`, `mindir`: what opens
+exported files (`src.benchmarks.runtimes`).
 """
 
 import importlib.util
@@ -14,19 +15,21 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Union
 
 import numpy as np
 
+from src.benchmarks.runtimes import RuntimeSettings, open_files
 from src.benchmarks.timm_pipeline import PipelineSettings, timm_pipeline
 from src.errors import RunError
 
 NEEDS = {
     "transformers": ("torch", "transformers", "onnx", "onnxscript", "onnxruntime"), "mindcv": (),
-    "timm": ("torch", "torchvision", "timm"),
+    "timm": ("torch", "torchvision", "timm"), "onnxruntime": ("onnxscript", "onnxruntime"),
+    "openvino": ("onnxscript", "onnxruntime", "openvino"), "mindir": (),
 }  # fmt: skip
 
 log = logging.getLogger("skipvit")
@@ -54,7 +57,7 @@ class PeerSizes:
 class Peer:
     """A process that runs contestants when it is told to."""
 
-    def __init__(self, kind: str, settings: Union[PeerSizes, PipelineSettings]) -> None:
+    def __init__(self, kind: str, settings: Union[PeerSizes, PipelineSettings, RuntimeSettings]) -> None:
         self.kind = kind
         # our settings for MindSpore's CPU kernels are not part of how others run
         environment = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "MS_COMPILER_CACHE_PATH")}
@@ -84,7 +87,7 @@ class Peer:
     def _answer(self) -> Any:
         line = self.output.readline()
         if not line:
-            raise RunError(f"--peer {self.kind}: it ended with exit code {self.process.wait()}, as it says above")
+            raise RunError(f"{self.kind}: the process ended with exit code {self.process.wait()}, as it says above")
         return json.loads(line)
 
 
@@ -92,9 +95,7 @@ def is_installed(kind: str) -> bool:
     """Tell whether the packages that a peer needs are installed; log a line if not."""
     absent = [name for name in NEEDS[kind] if importlib.util.find_spec(name) is None]
     if absent:
-        log.warning(
-            "--peer %s is left out: %s not installed; pip install %s", kind, ", ".join(absent), " ".join(NEEDS[kind])
-        )
+        log.warning("%s is left out: %s not installed; pip install %s", kind, ", ".join(absent), " ".join(NEEDS[kind]))
     return not absent
 
 
@@ -166,10 +167,13 @@ def _mindcv(sizes: PeerSizes) -> tuple[dict[str, Callable[[], object]], dict[str
 
 
 def _serve(kind: str, settings: dict[str, Any]) -> None:
+    runs: Mapping[str, Callable[[], object]]
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever the libraries print is no answer
     if kind == "timm":
         runs, versions = timm_pipeline(PipelineSettings(**settings))
+    elif kind in ("onnxruntime", "openvino", "mindir"):
+        runs, versions = open_files(kind, RuntimeSettings(**settings))
     else:
         runs, versions = {"transformers": _transformers, "mindcv": _mindcv}[kind](PeerSizes(**settings))
     print(json.dumps(list(runs)), file=answers)

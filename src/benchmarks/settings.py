@@ -2,16 +2,38 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Union
+from typing import Any, Optional, Union
 
 from src.config import Config, load, with_classes
 from src.config.files import Overrides
 from src.errors import UserError
 
+DATA_PEERS = ("timm",)  # of the data pipeline; others are of the model
 PRECISION = {"float32": "O0", "float16": "O2"}
 
 
 DEFAULTS = {"model": "skipvit_s_16_224", "image_size": 224, "batch_size": 16, "precision": "float32"}  # of the options
+
+
+def check_options(given: Mapping[str, Any]) -> None:
+    """Refuse options that what is measured has no use for.
+
+    Args:
+        given: The options data, deploy, specs, config, png and peer.
+
+    Raises:
+        UserError: One is there.
+    """
+    schedules = not given["data"] and not given["deploy"] and (given["specs"] or not given["config"])
+    if given["png"] and not schedules:
+        raise UserError("--png draws the training of schedules; leave it out, or --data, --deploy and a lone --config")
+    for kind in sorted(given["peer"]):
+        if kind in DATA_PEERS and not given["data"]:
+            raise UserError(f"--peer {kind} is a data pipeline; add --data CONFIG")
+        if kind not in DATA_PEERS and not schedules:
+            raise UserError(
+                f"--peer {kind} is a model that trains; leave it out, or --data, --deploy and a lone --config"
+            )
 
 
 def benchmark_settings(given: Mapping[str, object], of_a_configuration: bool) -> dict[str, object]:
@@ -47,4 +69,23 @@ def benchmark_config(file: Union[str, Path], settings: Overrides) -> Config:
     config = with_classes(load(file, settings))
     if not isinstance(config.model.image_size, int):
         raise UserError("the benchmark's images are square; give --image_size one number")
+    return config
+
+
+def dense_config(file: Union[str, Path], overrides: Overrides, align: Optional[int]) -> Config:
+    """Load a configuration to plan schedules for, as that of a dense model; print what its classes count as.
+
+    Args:
+        align: What `model.align_tokens` is to be; None leaves it.
+
+    Raises:
+        UserError: It is refused, or the overrides name a schedule.
+    """
+    if "model.tokens" in overrides:
+        raise UserError("override 'model.tokens': the planner searches for schedules; leave it out")
+    aligned = {} if align is None else {"model.align_tokens": align}
+    config = load(file, {**overrides, "model.tokens": "none", **aligned})
+    if config.model.num_classes is None:
+        config = with_classes(config)
+        print(f"model.num_classes is null, for the data decides it: counted with {config.model.num_classes}\n")
     return config

@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Optional
 
 from src import markdown
+from src.config import Config
+from src.errors import UserError
 from src.experiments.results import Summary
 from src.experiments.variants import Variant
-from src.schedules import Plan, parse
+from src.schedules import Geometry, Plan, parse
 from src.schedules.paper import RELATIVES, TABLE1
-from src.schedules.search import share_dropped
+from src.schedules.search import find, share_dropped
 
 if TYPE_CHECKING:
     from src.benchmarks.timing import Timing
@@ -22,6 +24,25 @@ def known_specs(prior: PriorResults) -> list[str]:
     variants = [variant for summaries in prior.values() for variant in summaries if not variant.overrides]
     ranked = [variant.tokens for variant in variants if {*parse(variant.tokens).rankings} <= {"cls"}]
     return list(dict.fromkeys([*TABLE1, *ranked, *RELATIVES]))
+
+
+def search(
+    config: Config, speedup: float, max_drop: float, from_block: int, limit: int, prior: PriorResults
+) -> list[Plan]:
+    """Return the first schedules that are ideally so many times as fast as dense; as `src.schedules.search.find`.
+
+    Args:
+        limit: How many to return.
+
+    Raises:
+        UserError: None can be.
+    """
+    if speedup <= 1:
+        raise UserError(f"--target-speedup {speedup:g}: name a number above 1, the speed of the dense model")
+    if max_drop >= 100:
+        raise UserError(f"--max-drop {max_drop:g}: name a percentage below 100, or no token would be kept")
+    plans = find(Geometry.from_config(config.model), speedup - 1, max_drop, from_block, known_specs(prior))
+    return sorted(plans, key=lambda plan: sort_key(plan, prior))[:limit]
 
 
 def sort_key(plan: Plan, prior: PriorResults) -> tuple[bool, float, float, float]:

@@ -1,92 +1,128 @@
-"""Export to MindIR, verified: the file is loaded back and its logits are compared with the network's."""
+"""Export to MindIR, verified in MindSpore."""
 
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Any, Optional
+
+import numpy as np
 
 from src.config import Config, sides
+from src.data.batches import Run
 from src.errors import RunError, short_message
 from src.export.checks import check
+from src.export.expected import ask_network
+from src.export.form import Form
 from src.export.metadata import describe
-from src.files import set_mode, written_whole
+from src.export.verified import export_files
+from src.files import set_mode
 from src.runtime import device
-from src.weights import read_checkpoint
+from src.weights import Checkpoint, read_checkpoint
 
 if TYPE_CHECKING:
-    from mindspore import nn
+    from src.models import SkipViT
 
 LARGEST = 10**9  # bytes; of more, MindSpore writes several files
 
 
 def export_checkpoint(
-    config: Config, path: Path, output: Path, batch_size: int, tolerance: float, target: Optional[str] = None
+    config: Config, path: Path, outputs: Mapping[int, Path], form: Form, tolerance: float, target: Optional[str] = None
 ) -> None:
-    """Write a checkpoint's network as MindIR: float32 [B, 3, H, W] → float32 logits [B, classes].
+    """Write a checkpoint's network as MindIR, a file for each batch size.
 
     Args:
-        batch_size: B; 0 for a graph that takes any.
-        tolerance: Largest absolute difference between the logits of the file and of the network written for the device
-            that computes both: where the file's kernels are another device's, what they compute is compared too.
+        outputs: The file of each batch size; 0 for a graph that takes any.
+        form: What the files are to be, whatever their batch size.
+        tolerance: Largest difference to accept between the logits of file and network, absolute where none is above 1,
+            relative to the largest of them otherwise. The network is written for the device that computes both: where
+            the file's kernels are another device's, what they compute is compared too.
         target: `cpu` or `ascend`, whose kernels the file holds; by default the configured device's.
 
     Raises:
         UserError: The checkpoint does not fit the configuration, or the output cannot be written.
-        RunError: The file computes something else; it is not kept.
+        RunError: A file computes something else; it is not kept.
     """
-    check(config, output, ".mindir", LARGEST)
+    for output in outputs.values():
+        check(config, output, ".mindir", LARGEST)
     device.check_settings(config.runtime.device_target)
-    device.set_up(config.runtime.device_target, fused_kernels="off")  # what is written fits any device
-    from src.models import from_config
-    from src.models.ops import choose_target
-
-    target = choose_target(target)
     checkpoint = read_checkpoint(path)
     config = checkpoint.fill_in(config)
-    model = config.model
-    network = from_config(model).set_train(False)
-    checkpoint.load_into(network)
-    written = network
-    if target != choose_target(None):
-        written = from_config(model, target=target).set_train(False)
-        checkpoint.load_into(written)
-    with written_whole(output) as partial:
-        difference = _export(written, network, partial, batch_size, config)
-        if not difference <= tolerance:
-            raise RunError(f"{output}: logits differ by {difference:g}, more than {tolerance:g}; the file was deleted")
-        verified = f"largest difference {difference:.3g} on {config.runtime.device_target}"
-        _describe(partial, {**describe(config, checkpoint), "target": target, "verified": verified})
-        set_mode(partial, 0o644)  # MindSpore's files are for their owner only
-    megabytes = output.stat().st_size / 2**20
-    batch = f"batch {batch_size}" if batch_size else "any batch"
-    print(f"{output}: {megabytes:.1f} MB, {batch}, tokens {network.plan.schedule}, for {target}, {verified}")
+    device.set_up(config.runtime.device_target, fused_kernels="off")  # what is written fits any device
+    writer = MindirWriter(config, checkpoint, target)
+    export_files(writer, outputs, form, ask_network(config, checkpoint, form.uint8), tolerance)
 
 
-def _describe(path: Path, said: dict[str, str]) -> None:
-    """Write into a MindIR file what it is, as its `user_info`: a message's fields may be appended to it."""
-    from src.runtime.releases import user_info
+class MindirWriter:
+    """A checkpoint's network as MindIR; see `Writer`."""
 
-    set_mode(path, 0o600)  # MindSpore's files are read-only
-    with path.open("ab") as file:
-        file.write(user_info(said))
+    rewritten = False
+
+    def __init__(self, config: Config, checkpoint: Checkpoint, target: Optional[str]) -> None:
+        from src.models import from_config
+        from src.models.ops import choose_target
+
+        self.config, self.target = config, choose_target(target)
+        self.network = from_config(config.model, target=self.target).set_train(False)
+        checkpoint.load_into(self.network)
+        self.facts = describe(config, checkpoint)
+        self.what = f"tokens {self.facts['tokens']}, for {self.target}"
+
+    def write(self, path: Path, form: Form) -> None:
+        write(path, self.network, form, self.config)
+
+    def open(self, path: Path) -> Run:
+        import mindspore as ms
+        from mindspore import Tensor, nn
+
+        names = output_names(self.network)
+        try:
+            cell = nn.GraphCell(ms.load(str(path)))
+        except (RuntimeError, ValueError) as error:
+            raise RunError(f"--output: MindSpore does not read back what it wrote: {short_message(error)}") from error
+        return lambda images: named(cell(Tensor(images)), names)
+
+    def add_facts(self, path: Path, verified: str, form: Form) -> None:
+        """Write its `user_info`: a message's fields may be appended to it."""
+        from src.runtime.releases import user_info
+
+        outputs = output_names(self.network) if form.kept else ["logits"]
+        own = {"target": self.target, "verified": verified, "outputs": json.dumps(outputs),
+               "images": "uint8" if form.uint8 else "float32"}  # fmt: skip
+        set_mode(path, 0o600)  # MindSpore's files are read-only
+        with path.open("ab") as file:
+            file.write(user_info({**self.facts, **own}))
 
 
-def _export(written: "nn.Cell", network: "nn.Cell", path: Path, batch_size: int, config: Config) -> float:
-    """Write one network, load the file back, and return the largest difference of its logits from another's.
+def write(path: Path, network: "SkipViT", form: Form, config: Config) -> None:
+    """Write a network as MindIR: images as the form says → float32 logits [B, classes], and kept patches.
 
-    NaN where any is not finite.
+    Raises:
+        RunError: It cannot be written.
     """
     import mindspore as ms
-    import numpy as np
-    from mindspore import Tensor, nn
+    from mindspore import Tensor
 
-    height, width = sides(config.model.image_size)
-    images = Tensor(np.random.RandomState(0).standard_normal((batch_size or 2, 3, height, width)), ms.float32)
-    signature = images if batch_size else Tensor(shape=[None, 3, height, width], dtype=ms.float32)
+    from src.models.deployed import Deployed
+
+    size = sides(config.model.image_size)
+    shape = [form.batch_size or None, *((*size, 3) if form.uint8 else (3, *size))]
+    kind = ms.uint8 if form.uint8 else ms.float32
+    images = Tensor(shape=shape, dtype=kind, init=None if not form.batch_size else "zeros")
+    pixels = (config.data.mean, config.data.std) if form.uint8 else ()
+    path.unlink(missing_ok=True)
     try:
-        ms.export(written, signature, file_name=str(path), file_format="MINDIR")
-        exported = nn.GraphCell(ms.load(str(path)))(images).asnumpy()
+        cell = Deployed(network, form.kept, *pixels).set_train(False)
+        ms.export(cell, images, file_name=str(path), file_format="MINDIR")
     except (RuntimeError, ValueError) as error:
-        reason = short_message(error)
-        raise RunError(f"--output: MindSpore cannot write {path.parent}, or not read it back: {reason}") from error
-    expected = network(images).asnumpy()
-    finite = np.isfinite(exported).all() and np.isfinite(expected).all()
-    return float(np.abs(exported - expected).max()) if finite else float("nan")
+        raise RunError(f"--output: MindSpore cannot write {path.parent}: {short_message(error)}") from error
+
+
+def output_names(network: "SkipViT") -> list[str]:
+    """Return the names of a file's outputs, in their order, where it gives the kept patches."""
+    return ["logits", *(f"kept.{block}" for block, drop in enumerate(network.plan.drops, 1) if drop)]
+
+
+def named(outputs: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return the outputs of a MindIR by name; a single one is no tuple."""
+    given = outputs if isinstance(outputs, tuple) else (outputs,)
+    return {name: output.asnumpy() for name, output in zip(names, given)}

@@ -130,6 +130,7 @@ def _open_onnx(path: Path) -> Predictor:
 
 def _open_mindir(path: Path) -> Predictor:
     """Open a MindIR file on CPU."""
+    from src.export.mindir import named
     from src.runtime import device, releases
 
     device.set_up("CPU", fused_kernels="off")
@@ -141,8 +142,10 @@ def _open_mindir(path: Path) -> Predictor:
         cell = nn.GraphCell(ms.load(str(path)))
     except (RuntimeError, ValueError) as error:
         raise UserError(f"{path} is no MindIR that MindSpore {ms.__version__} reads: {short_message(error)}") from error
+    names = json.loads(facts.get("outputs", '["logits"]'))
+    uint8 = facts.get("images") == "uint8"
     known = _read_facts(path, facts)
-    return Predictor(lambda images: {"logits": cell(Tensor(images)).asnumpy()}, max(shape[0], 0), False, known)
+    return Predictor(lambda images: named(cell(Tensor(images)), names), max(shape[0], 0), uint8, known)
 
 
 def _open_checkpoint(path: Path, config: Optional[str], overrides: Overrides, batch_size: int) -> Predictor:

@@ -1,6 +1,8 @@
 """MindIR: what is written computes what the network computes."""
 
+import json
 import re
+from dataclasses import replace
 
 import mindspore as ms
 import numpy as np
@@ -8,10 +10,13 @@ import pytest
 from mindspore import Tensor, nn
 from mindspore.train.mind_ir_pb2 import ModelProto
 
-from src.config import Config
+from src.config import Config, with_tokens
+from src.data.pixels import normalise
 from src.errors import RunError, UserError
 from src.export import mindir
-from src.models import from_config
+from src.export.form import Form
+from src.models import from_config, trace
+from src.runtime import releases
 from src.training.checkpoint import save_weights
 from tests.helpers import hostile
 from tests.helpers.configs import load
@@ -34,7 +39,7 @@ def trained(tmp_path):
 def test_exported_files_compute_the_network(trained, tmp_path, capsys, batch, tried):
     config, checkpoint, net = trained
     output = tmp_path / "out.mindir"
-    mindir.export_checkpoint(config, checkpoint, output, batch, tolerance=1e-5)
+    mindir.export_checkpoint(config, checkpoint, {batch: output}, Form(), 1e-5)
     exported = nn.GraphCell(ms.load(str(output)))
     for size in tried:
         images = Tensor(np.random.RandomState(size).standard_normal((size, 3, 16, 24)).astype(np.float32))
@@ -60,25 +65,71 @@ def operators_of(path):
 def test_the_file_holds_the_kernels_of_its_target_and_says_what_was_verified(trained, tmp_path, capsys, target):
     config, checkpoint, net = trained
     output = tmp_path / "out.mindir"
-    mindir.export_checkpoint(config, checkpoint, output, 2, tolerance=1e-4, target=target)
+    mindir.export_checkpoint(config, checkpoint, {2: output}, Form(), 1e-4, target)
     operators, said = operators_of(output)
     assert ("GeLU" in operators, "Tanh" in operators) == ((True, False) if target == "ascend" else (False, True))
     assert said["target"] == target
     assert said["tokens"] == "2(50%)+4"
-    assert re.fullmatch(r"largest difference \S+ on CPU", said["verified"])
+    assert re.fullmatch(r"largest difference \S+ on 32 validation images", said["verified"])
     assert f"for {target}, {said['verified']}" in capsys.readouterr().out
     images = Tensor(np.random.RandomState(0).standard_normal((2, 3, 16, 24)).astype(np.float32))
     assert np.abs(nn.GraphCell(ms.load(str(output)))(images).asnumpy() - net(images).asnumpy()).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("spec", "batch", "uint8"),
+    [("1,2(30%,50%)+3", 3, False), ("1,3(30%,30%)+fused", 0, True), ("<2(50%,norm)+3;3(30%,lowest)", 1, True)],
+)
+def test_a_file_may_tell_what_it_keeps_and_take_bytes(trained, tmp_path, spec, batch, uint8):
+    config, checkpoint, net = trained
+    output, config = tmp_path / "out.mindir", with_tokens(config, spec)
+    mindir.export_checkpoint(config, checkpoint, {batch: output}, Form(kept=True, uint8=uint8), 1e-5)
+    shape, said = releases.read_mindir(output.read_bytes())
+    assert shape == [batch or -1, *((16, 24, 3) if uint8 else (3, 16, 24))]
+    pixels = np.random.RandomState(0).randint(0, 256, (batch or 2, 16, 24, 3)).astype(np.uint8)
+    images = normalise(pixels, config.data.mean, config.data.std)
+    expected = trace(net.with_tokens(spec), Tensor(images))
+    outputs = nn.GraphCell(ms.load(str(output)))(Tensor(pixels if uint8 else images))
+    found = mindir.named(outputs, json.loads(said["outputs"]))
+    assert np.abs(found.pop("logits") - expected.logits).max() < 1e-5
+    assert found.keys() == {f"kept.{block}" for block in expected.kept}
+    for block, kept in expected.kept.items():
+        assert (found[f"kept.{block}"] == kept).all()
+
+
+def test_a_file_that_keeps_other_tokens_is_deleted(trained, tmp_path, monkeypatch):
+    """Also where its logits are right."""
+    config, checkpoint, _ = trained
+    ask = mindir.ask_network
+
+    def others(*arguments):
+        expected = ask(*arguments)
+        return replace(expected, kept={block: kept + 1 for block, kept in expected.kept.items()})
+
+    monkeypatch.setattr(mindir, "ask_network", others)
+    with pytest.raises(RunError, match=r"kept\.2 is not the network's on 32 of 32 validation images"):
+        mindir.export_checkpoint(config, checkpoint, {1: tmp_path / "out.mindir"}, Form(kept=True), 1e-4)
+    assert not (tmp_path / "out.mindir").exists()
 
 
 @pytest.mark.parametrize("spoilt", [1.0, np.nan])
 def test_a_file_that_computes_something_else_is_deleted(trained, tmp_path, monkeypatch, spoilt):
     config, checkpoint, _ = trained
     graph_cell = nn.GraphCell
-    monkeypatch.setattr(nn, "GraphCell", lambda graph: lambda images: graph_cell(graph)(images) + spoilt)
+
+    def spoil(graph):
+        cell = graph_cell(graph)
+
+        def run(images):
+            logits, *kept = outputs if isinstance(outputs := cell(images), tuple) else (outputs,)
+            return (logits + spoilt, *kept)
+
+        return run
+
+    monkeypatch.setattr(nn, "GraphCell", spoil)
     (tmp_path / "out.mindir").write_text("an older file")
     with pytest.raises(RunError, match="the file was deleted"):
-        mindir.export_checkpoint(config, checkpoint, tmp_path / "out.mindir", 1, tolerance=1e-4)
+        mindir.export_checkpoint(config, checkpoint, {1: tmp_path / "out.mindir"}, Form(), 1e-4)
     assert [path.name for path in tmp_path.glob("*.mindir")] == ["out.mindir"]
     assert (tmp_path / "out.mindir").read_text() == "an older file"
 
@@ -86,9 +137,9 @@ def test_a_file_that_computes_something_else_is_deleted(trained, tmp_path, monke
 def test_outputs_that_cannot_be_written_are_refused(trained, tmp_path):
     config, checkpoint, _ = trained
     with pytest.raises(UserError, match=r"must end in \.mindir"):
-        mindir.export_checkpoint(config, checkpoint, tmp_path / "out.onnx", 1, 1e-4)
+        mindir.export_checkpoint(config, checkpoint, {1: tmp_path / "out.onnx"}, Form(), 1e-4)
     with pytest.raises(UserError, match="does not exist"):
-        mindir.export_checkpoint(config, checkpoint, tmp_path / "no" / "out.mindir", 1, 1e-4)
+        mindir.export_checkpoint(config, checkpoint, {1: tmp_path / "no" / "out.mindir"}, Form(), 1e-4)
 
 
 @pytest.mark.slow
@@ -98,7 +149,7 @@ def test_wherever_a_call_fails_the_file_is_whole(tmp_path):
     save_weights(tmp_path / "best.ckpt", config, from_config(hostile.MODEL))
 
     def export():
-        mindir.export_checkpoint(config, tmp_path / "best.ckpt", output, 1, tolerance=1e-4)
+        mindir.export_checkpoint(config, tmp_path / "best.ckpt", {1: output}, Form(), 1e-4)
 
     def check():
         assert nn.GraphCell(ms.load(str(output)))(Tensor(np.zeros((1, 3, 8, 8), np.float32))).shape == (1, 3)

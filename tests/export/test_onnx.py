@@ -221,7 +221,8 @@ import sys
 sys.modules.update(mindspore=None, mindcv=None)
 from pathlib import Path
 from src.config import Config, ModelConfig
-from src.export.onnx.file import Form, write
+from src.export.form import Form
+from src.export.onnx.file import write
 from src.weights import read_checkpoint
 sizes = {SIZES}
 config = Config(model=ModelConfig(tokens="6(55%)+11", act="gelu_erf", **sizes))

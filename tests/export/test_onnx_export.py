@@ -17,8 +17,9 @@ from src.data.loaders import val_images
 from src.data.pixels import pixels
 from src.errors import RunError, UserError
 from src.export import mindir
-from src.export.onnx import verified
-from src.export.onnx.file import Form
+from src.export.expected import Expected
+from src.export.form import Form
+from src.export.onnx import export as onnx
 from src.export.onnx.session import Session
 from src.models import from_config, trace
 from src.runs import find_checkpoint
@@ -51,14 +52,14 @@ def case(tmp_path_factory, photos):
 def known(case, monkeypatch):
     """The network is asked once for all."""
     _, _, images, traced = case
-    expected = verified.Expected(images, "9 validation images", traced.logits, traced.kept)
-    monkeypatch.setattr(verified, "_ask_network", lambda *_: expected)
+    expected = Expected(images, "9 validation images", traced.logits, traced.kept)
+    monkeypatch.setattr(onnx, "ask_network", lambda *_: expected)
 
 
 def export(case, output, form=None, sizes=(0,), tolerance=1e-4):
     config, checkpoint, _, _ = case
     outputs = {size: output.with_name(f"{output.stem}{size}.onnx") for size in sizes}
-    verified.export_checkpoint(config, checkpoint, outputs, form or Form(), tolerance)
+    onnx.export_checkpoint(config, checkpoint, outputs, form or Form(), tolerance)
     return [Session(file) for file in outputs.values()]
 
 
@@ -106,13 +107,13 @@ def test_images_of_bytes(case, tmp_path):
 
 def spoil(monkeypatch, name, change):
     """Have every file's output of a name be another."""
-    call = Session.__call__
+    run = Session.run
 
     def spoilt(self, images):
-        outputs = call(self, images)
+        outputs = run(self, images)
         return {**outputs, **({name: change(outputs[name])} if name in outputs else {})}
 
-    monkeypatch.setattr(Session, "__call__", spoilt)
+    monkeypatch.setattr(Session, "run", spoilt)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +155,7 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it(case, tmp_pat
         export(case, tmp_path / "a.onnx")
     assert list(tmp_path.iterdir()) == []
     lines = (ROOT / "requirements.txt").read_text().splitlines()
-    assert verified.PACKAGES[missing] in [line.split()[0] for line in lines]
+    assert onnx.PACKAGES[missing] in [line.split()[0] for line in lines]
 
 
 def test_what_is_no_onnx_is_refused(tmp_path):
@@ -187,12 +188,12 @@ def test_the_digits_are_the_same_to_the_network_mindir_and_onnx(tmp_path, capsys
     for spec in ("4,7(30%,30%)+10", "6(45%)+fused"):
         expected = trace(network.with_tokens(spec), Tensor(images))
         outputs = {0: tmp_path / "a-bany.onnx", 8: tmp_path / "a-b8.onnx"}
-        verified.export_checkpoint(with_tokens(config, spec), checkpoint, outputs, Form(kept=True), 1e-4)
+        onnx.export_checkpoint(with_tokens(config, spec), checkpoint, outputs, Form(kept=True), 1e-4)
         assert capsys.readouterr().out.count("on 32 validation images\n") == 2
         for output in outputs.values():
             found = Session(output)(images)
             assert np.abs(found["logits"] - expected.logits).max() < 1e-4
             assert all((found[f"kept.{block}"] == places).all() for block, places in expected.kept.items())
-        mindir.export_checkpoint(with_tokens(config, spec), checkpoint, tmp_path / "a.mindir", 0, tolerance=1e-4)
+        mindir.export_checkpoint(with_tokens(config, spec), checkpoint, {0: tmp_path / "a.mindir"}, Form(), 1e-4)
         graph = nn.GraphCell(ms.load(str(tmp_path / "a.mindir")))
         assert np.abs(graph(Tensor(images)).asnumpy() - found["logits"]).max() < 1e-4

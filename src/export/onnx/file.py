@@ -1,7 +1,6 @@
 """Write a checkpoint as an ONNX file. Never imports MindSpore."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +8,7 @@ import numpy as np
 
 from src import __version__
 from src.config import Config, DataConfig
+from src.export.form import Form
 from src.export.onnx.tokens import FLOAT, kept_places
 from src.export.onnx.vit import SkipViT, lay_out
 from src.schedules import Geometry, parse, resolve
@@ -20,23 +20,6 @@ if TYPE_CHECKING:
     from onnxscript import GraphBuilder
 
 OPSET, IR_VERSION = 20, 10  # the first with Gelu; onnxruntime reads it since 1.18
-
-
-@dataclass(frozen=True)
-class Form:
-    """What a file takes, gives and stores.
-
-    Attributes:
-        batch_size: Images of a batch; 0: any number.
-        kept: Whether the patches that each drop keeps are outputs too: `kept.BLOCK`, int64 [B, K], as `Trace.kept`.
-        uint8: Whether images are uint8 [B, H, W, 3], which the file normalises, rather than float32 [B, 3, H, W].
-        float16: Whether weights are stored so; they are computed with in float32.
-    """
-
-    batch_size: int = 1
-    kept: bool = False
-    uint8: bool = False
-    float16: bool = False
 
 
 def write(path: Path, config: Config, checkpoint: Checkpoint, form: Form, facts: Mapping[str, str]) -> None:
