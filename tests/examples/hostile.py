@@ -13,7 +13,8 @@ def _upload(content, count=1):
     return {"files": [("image", ("a.png", content))] * count}
 
 
-def _body(content, head=b'name="image"; filename="a.png"', of_type=""):
+def form_of(content, head=b'name="image"; filename="a.png"', of_type=""):
+    """A request of one file, by hand."""
     body = b"--b\r\nContent-Disposition: form-data; " + head + b"\r\n\r\n" + content + b"\r\n--b--\r\n"
     return {"content": body, "headers": {"content-type": FORM + of_type}}
 
@@ -49,9 +50,9 @@ KINDS = {
     "many scans": lambda random: (422, _upload(_many_scans(random))),
     "many bytes": lambda random: (413, _upload(bytes(1_100_000 + random.randrange(99)))),
     "many files": lambda random: (400, _upload(image(random.randrange(99)), 17)),
-    "no files": lambda random: (422, _body(b"text", head=b'name="text"')),
+    "no files": lambda random: (422, form_of(b"text", head=b'name="text"')),
     "JSON": lambda random: (415, {"json": {"image": random.randrange(99)}}),
-    "multipart, cut": lambda random: (422, _cut(random, _body(image(1)))),
-    "another boundary": lambda random: (400, _body(image(1), of_type="c")),
-    "a strange charset": lambda random: (415, _body(image(1), of_type="; charset=undefined")),
+    "multipart, cut": lambda random: (422, _cut(random, form_of(image(1)))),
+    "another boundary": lambda random: (400, form_of(image(1), of_type="c")),
+    "a strange charset": lambda random: (415, form_of(image(1), of_type="; charset=undefined")),
 }  # fmt: skip
