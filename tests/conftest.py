@@ -1,6 +1,7 @@
 """Fixtures: the device, the two execution modes, small data sets."""
 
 import gc
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -67,6 +68,24 @@ def photos(tmp_path_factory):
                 image = Image.fromarray(pixels).convert("L" if i == 0 else "RGB")
                 image.save(folder / f"{i}.{('JPEG', 'png', 'jpg')[i % 3]}")
     return root
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine: how a browser shows a page was not looked at")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as library:
+        browser = library.chromium.launch(executable_path=CHROMIUM, args=FLAGS)  # in a new, empty profile
+        yield browser
+        browser.close()
 
 
 COSTLY = {"trained", "one_and_two", "refused", "one", "two", "finished"}  # fixtures of a module that take seconds

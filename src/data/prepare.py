@@ -60,7 +60,10 @@ class Preparation:
         Raises:
             UserError: The file cannot be decoded.
         """
-        image = decode(file)
+        return self.fit(decode(file))
+
+    def fit(self, image: np.ndarray) -> np.ndarray:
+        """Resize and crop an image of any size: uint8 [H, W, 3]."""
         if self.name != "folder":  # the 32x32 pixels that CIFAR would hold
             return self._resize(self.image_size)(self._resize((32, 32))(image))
         height, width = (math.floor(side / self.crop_pct) for side in self.image_size)
@@ -76,18 +79,30 @@ class Preparation:
 
 
 def decode(file: Path) -> np.ndarray:
-    """Decode an image file as MindSpore does: uint8 [H, W, 3]; no orientation or transparency is applied.
+    """Decode an image file: uint8 [H, W, 3].
 
     Raises:
-        UserError: It cannot be decoded.
+        UserError: It cannot be read or decoded.
     """
     try:
         content = file.read_bytes()
     except OSError as error:
         raise UserError(f"image {file} cannot be read: {error.strerror}; name another") from error
+    try:
+        return decode_content(content)
+    except UserError as error:
+        raise UserError(f"image {file} cannot be used: {error}") from error
+
+
+def decode_content(content: bytes) -> np.ndarray:
+    """Decode an image as MindSpore does: uint8 [H, W, 3]; no orientation or transparency is applied.
+
+    Raises:
+        UserError: It cannot be decoded; the message says why.
+    """
     problem = unusable(content)
     if problem:
-        raise UserError(f"image {file} cannot be used: {problem}")
+        raise UserError(problem)
     with Image.open(io.BytesIO(content)) as image:
         if image.mode.startswith("I"):  # 16 bits, of which the upper 8 count
             return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)

@@ -71,14 +71,14 @@ def _nearest(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def _bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
     (rows, down), (columns, across) = (_taps(old, new, 2) for old, new in zip(image.shape, (height, width)))
-    wide = _weighted(image.astype(np.int32), columns, across) >> 4
+    wide = _weighted(image, columns, across) >> 4
     above, below = ((down[:, tap, None, None] * wide[rows[:, tap]]) >> 16 for tap in range(2))
     return np.clip((above + below + 2) >> 2, 0, 255).astype(np.uint8)
 
 
 def _bicubic(image: np.ndarray, height: int, width: int) -> np.ndarray:
     (rows, down), (columns, across) = (_taps(old, new, 4) for old, new in zip(image.shape, (height, width)))
-    wide = _weighted(image.astype(np.int32), columns, across).astype(np.float32)
+    wide = _weighted(image, columns, across).astype(np.float32)
     scaled = down.astype(np.float32) * np.float32(1 / ONE**2)
     total = sum(scaled[:, tap, None, None] * wide[rows[:, tap]] for tap in range(4))
     return np.clip(np.rint(total), 0, 255).astype(np.uint8)

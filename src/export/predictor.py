@@ -70,7 +70,10 @@ class Predictor:
         Raises:
             UserError: One cannot be decoded.
         """
-        pixels = np.stack([self.known.preparation.pixels(file) for file in files])
+        return self.ask_about(np.stack([self.known.preparation.pixels(file) for file in files]))
+
+    def ask_about(self, pixels: np.ndarray) -> Answer:
+        """Return what the network says of images that are prepared, uint8 [B, H, W, 3]."""
         images = pixels if self.uint8 else self.known.preparation.inputs(pixels)
         outputs = in_batches(self.run, images, self.batch_size)
         kept = {int(name.removeprefix("kept.")): ids for name, ids in outputs.items() if name != "logits"}
@@ -82,6 +85,10 @@ class Predictor:
         best = np.argsort(-logits, kind="stable")[:TOP]
         shares = exponentials / exponentials.sum()
         return [[class_name(self.known.classes, i), round(float(shares[i]), 4)] for i in best]
+
+    def line(self, image: str, logits: np.ndarray) -> dict[str, object]:
+        """Return what is told of an image by name, to be written as JSON: its logits' `top`, and the schedule."""
+        return {"image": image, "top5": self.top(logits), "tokens": str(self.known.plan.schedule)}
 
 
 def joined(answers: Sequence[Answer]) -> tuple[np.ndarray, Trace]:

@@ -12,7 +12,6 @@ checkpoint or of ONNX that was exported with --kept.
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
 
 from src import cli
 
@@ -45,7 +44,7 @@ def main(argv: Sequence[str]) -> None:
             answer = predictor.ask(batch)
             answers += [answer] if args.save else []
             for file, logits in zip(batch, answer.trace.logits):
-                _tell(file, predictor.top(logits), str(known.plan.schedule) if args.json else None)
+                _tell(predictor.line(str(file), logits), args.json)
             progress.advance(len(batch))
     if args.save:
         pixels, trace = joined(answers)
@@ -53,12 +52,12 @@ def main(argv: Sequence[str]) -> None:
         draw_predictions(args.save, titles, pixels, trace, known.plan, known.geometry.grid, known.classes)
 
 
-def _tell(file: Path, top: list, tokens: Optional[str]) -> None:
-    """Print what was found of an image: as JSON if a schedule is given."""
-    if tokens is not None:
-        print(json.dumps({"image": str(file), "top5": top, "tokens": tokens}, ensure_ascii=False))
+def _tell(line: dict, as_json: bool) -> None:
+    """Print what was found of an image."""
+    if as_json:
+        print(json.dumps(line, ensure_ascii=False))
     else:
-        print(f"{file}: " + ", ".join(f"{name} {100 * share:.1f}%" for name, share in top))
+        print(f"{line['image']}: " + ", ".join(f"{name} {100 * share:.1f}%" for name, share in line["top5"]))
 
 
 if __name__ == "__main__":
