@@ -157,7 +157,11 @@ def test_a_fault_in_the_file_is_seen(tmp_path, weights, ours_of, fault, mode):
     ("spec", "schedule"),
     [
         ("2(55%)+4", {"drop_blocks": (2,), "rejoin_block": 4}),
-        ("2(45%)+fused", {"drop_blocks": (2,), "drop_ratios": (0.45,), "rejoin_block": 0, "fuse": True}),
+        pytest.param(
+            "2(45%)+fused",
+            {"drop_blocks": (2,), "drop_ratios": (0.45,), "rejoin_block": 0, "fuse": True},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_every_parameter_gets_the_projects_gradient(contributed, weights, spec, schedule, mode):

@@ -78,7 +78,11 @@ def test_the_file_holds_the_kernels_of_its_target_and_says_what_was_verified(tra
 
 @pytest.mark.parametrize(
     ("spec", "batch", "uint8"),
-    [("1,2(30%,50%)+3", 3, False), ("1,3(30%,30%)+fused", 0, True), ("<2(50%,norm)+3;3(30%,lowest)", 1, True)],
+    [
+        ("1,3(30%,30%)+fused", 0, True),
+        pytest.param("1,2(30%,50%)+3", 3, False, marks=pytest.mark.slow),
+        pytest.param("<2(50%,norm)+3;3(30%,lowest)", 1, True, marks=pytest.mark.slow),
+    ],
 )
 def test_a_file_may_tell_what_it_keeps_and_take_bytes(trained, tmp_path, spec, batch, uint8):
     config, checkpoint, net = trained
@@ -112,7 +116,7 @@ def test_a_file_that_keeps_other_tokens_is_deleted(trained, tmp_path, monkeypatc
     assert not (tmp_path / "out.mindir").exists()
 
 
-@pytest.mark.parametrize("spoilt", [1.0, np.nan])
+@pytest.mark.parametrize("spoilt", [1.0, pytest.param(np.nan, marks=pytest.mark.slow)])
 def test_a_file_that_computes_something_else_is_deleted(trained, tmp_path, monkeypatch, spoilt):
     config, checkpoint, _ = trained
     graph_cell = nn.GraphCell
