@@ -2,6 +2,7 @@
 
 import random
 import re
+import signal
 import socket
 import threading
 import time
@@ -167,15 +168,17 @@ Predictor.ask_about = held
 """
 
 
-def test_a_signal_loses_nothing_that_was_accepted(folder):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_loses_nothing_that_was_accepted(folder, number):
     """24 requests wait, and an upload is not whole, when it is sent; a new request is refused."""
+    (folder / "go").unlink(missing_ok=True)
     arguments = ("a.onnx", *OPTIONS, "--upload_seconds", "60")
     with serving(*arguments, cwd=folder, first=HELD) as (process, address), ThreadPoolExecutor(24) as pool:
         try:
             begun = connect(address, b"--b\r\n", 7)
             answers = [pool.submit(ask, CLIENT, address, number) for number in range(24)]
             wait_until(lambda: metric(address, "requests_at_once") == 25 and metric(address, "images_held") == 24)
-            process.terminate()
+            process.send_signal(number)
             wait_until(lambda: not listens(address))
         finally:
             (folder / "go").touch()
