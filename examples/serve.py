@@ -9,6 +9,7 @@ gives them (export.py --format onnx --kept). GET / is a page to drop images on; 
 Requests that wait are run together. SIGTERM, SIGHUP and Ctrl-C finish what was accepted, and then stop.
 """
 
+import logging
 import signal
 import socket
 from argparse import Namespace
@@ -56,9 +57,10 @@ def main(argv: Sequence[str]) -> None:
         host = f"[{args.host}]" if ":" in args.host else args.host
         print(f"serving {args.files[0]} on http://{host}:{listening.getsockname()[1]}", flush=True)
         config = uvicorn.Config(
-            create_app(service), http="h11", loop="asyncio", log_level="warning",
+            create_app(service), http="h11", loop="asyncio", log_level="error",
             timeout_graceful_shutdown=args.upload_seconds + 60,
         )  # fmt: skip
+        logging.getLogger("python_multipart").setLevel(logging.ERROR)  # clients must not fill the log either
         server = uvicorn.Server(config)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # uvicorn has a handler, but raises it once more at its end
         if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup sets it
