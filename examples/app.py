@@ -17,7 +17,7 @@ from PIL import Image
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException as Refusal
+from starlette.exceptions import HTTPException as Refusal  # FastAPI's, and those of forms
 
 from examples.batching import Batcher, Full
 from examples.uploads import Limits, name_of, prepare, read_uploads

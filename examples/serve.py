@@ -6,9 +6,10 @@ Example: curl -F image=@a.png -F image=@b.png http://127.0.0.1:8000/predict
 Needs examples/requirements.txt, and neither MindSpore nor MindCV. POST /predict takes image files as
 multipart/form-data and answers with a list: for each a line of src.tools.predict, and the kept tokens where the file
 gives them (export.py --format onnx --kept). GET / is a page to drop images on; /health and /metrics are for machines.
-Requests that wait are run together. SIGTERM and Ctrl-C finish what was accepted, and then stop.
+Requests that wait are run together. SIGTERM, SIGHUP and Ctrl-C finish what was accepted, and then stop.
 """
 
+import logging
 import signal
 import socket
 from argparse import Namespace
@@ -55,12 +56,16 @@ def main(argv: Sequence[str]) -> None:
     with listen(args.host, args.port) as listening:
         host = f"[{args.host}]" if ":" in args.host else args.host
         print(f"serving {args.files[0]} on http://{host}:{listening.getsockname()[1]}", flush=True)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # while it serves, uvicorn has a handler
         config = uvicorn.Config(
-            create_app(service), http="h11", loop="asyncio", log_level="warning",
+            create_app(service), http="h11", loop="asyncio", log_level="error",
             timeout_graceful_shutdown=args.upload_seconds + 60,
         )  # fmt: skip
-        uvicorn.Server(config).run(sockets=[listening])
+        logging.getLogger("python_multipart").setLevel(logging.ERROR)  # clients must not fill the log either
+        server = uvicorn.Server(config)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # uvicorn has a handler, but raises it once more at its end
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup sets it
+            signal.signal(signal.SIGHUP, server.handle_exit)
+        server.run(sockets=[listening])
     answers = service.metrics.answers()
     print("stopped; answered: " + (", ".join(f"{n} with {status}" for status, n in answers.items()) or "nothing"))
 

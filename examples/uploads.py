@@ -18,6 +18,7 @@ from src.data.prepare import Preparation, decode_content
 from src.data.verify import FORMATS
 from src.errors import UserError, plain
 
+# no charset: names would be decoded with any codec that Python has
 MULTIPART = re.compile(r'multipart/form-data; *boundary="?[\w\'()+,./:=?-]{1,70}"?', re.IGNORECASE)
 LONGEST = 32  # times the shorter side; resizing makes the shorter side as large as the network needs
 MOST_SCANS = 100  # of a JPEG: a progressive one has about 10, and each may decode all pixels again

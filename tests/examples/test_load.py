@@ -2,6 +2,7 @@
 
 import random
 import re
+import signal
 import socket
 import threading
 import time
@@ -96,32 +97,36 @@ def test_two_thousand_requests_of_eight_clients_are_answered_and_memory_is_flat(
     assert metric(address, "batch_images_count") - first_batches < 1500, "batches are formed"
 
 
-def test_hostile_uploads_are_refused_and_good_ones_beside_them_are_answered(server, expected):
-    _, address = server
+def test_hostile_uploads_are_refused_and_good_ones_beside_them_are_answered(folder, expected):
     makers = list(KINDS.items())
+    with serving("a.onnx", *OPTIONS, cwd=folder) as (process, address):
 
-    def work(client, number):
-        found = []
-        for index in range(number, 400, CLIENTS):
-            if index % 2:
-                found.append(("good", index // 2 % len(IMAGES), ask(client, address, index // 2)))
-                continue
-            kind, make = makers[index // 2 % len(makers)]
-            status, request = make(random.Random(index))
-            found.append((kind, status, client.post(f"{address}/predict", **request)))
-        return found
+        def work(client, number):
+            found = []
+            for index in range(number, 400, CLIENTS):
+                if index % 2:
+                    found.append(("good", index // 2 % len(IMAGES), ask(client, address, index // 2)))
+                    continue
+                kind, make = makers[index // 2 % len(makers)]
+                status, request = make(random.Random(index))
+                found.append((kind, status, client.post(f"{address}/predict", **request)))
+            return found
 
-    counts = Counter()
-    for kind, due, response in in_clients(work):
-        counts[kind] += 1
-        if kind == "good":
-            assert response.status_code == 200
-            assert response.json()[0]["top5"] == expected[due][0]["top5"]
-        else:
-            assert (kind, response.status_code) == (kind, due)
-    assert counts.pop("good") == sum(counts.values()) == 200
-    assert len(counts) >= 10
-    assert (metric(address, "requests_at_once"), metric(address, "images_held")) == (0, 0)
+        counts = Counter()
+        for kind, due, response in in_clients(work):
+            counts[kind] += 1
+            if kind == "good":
+                assert response.status_code == 200
+                assert response.json()[0]["top5"] == expected[due][0]["top5"]
+            else:
+                assert (kind, response.status_code) == (kind, due)
+        assert counts.pop("good") == sum(counts.values()) == 200
+        assert len(counts) >= 10
+        assert (metric(address, "requests_at_once"), metric(address, "images_held")) == (0, 0)
+        process.terminate()
+        said, errors = process.communicate(timeout=30)
+    assert said.startswith("stopped; answered: 200 with 200, ")
+    assert errors == "", "clients do not fill the log"
 
 
 def connect(address, body, length=1000):
@@ -167,15 +172,17 @@ Predictor.ask_about = held
 """
 
 
-def test_a_signal_loses_nothing_that_was_accepted(folder):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_loses_nothing_that_was_accepted(folder, number):
     """24 requests wait, and an upload is not whole, when it is sent; a new request is refused."""
+    (folder / "go").unlink(missing_ok=True)
     arguments = ("a.onnx", *OPTIONS, "--upload_seconds", "60")
     with serving(*arguments, cwd=folder, first=HELD) as (process, address), ThreadPoolExecutor(24) as pool:
         try:
             begun = connect(address, b"--b\r\n", 7)
             answers = [pool.submit(ask, CLIENT, address, number) for number in range(24)]
             wait_until(lambda: metric(address, "requests_at_once") == 25 and metric(address, "images_held") == 24)
-            process.terminate()
+            process.send_signal(number)
             wait_until(lambda: not listens(address))
         finally:
             (folder / "go").touch()
