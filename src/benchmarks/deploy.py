@@ -12,7 +12,7 @@ from src import markdown
 from src.benchmarks.measure import Report, conditions, peer_sizes
 from src.benchmarks.peers import Peer, is_installed
 from src.benchmarks.runtimes import RuntimeSettings
-from src.benchmarks.timing import Timing
+from src.benchmarks.timing import Timing, share_of_ideal
 from src.config import Config, sides, with_tokens
 from src.errors import UserError
 from src.progress import Progress
@@ -24,6 +24,9 @@ SPECS = ("none", "6(55%)+11", "6(45%)+fused")
 RUNTIMES = {
     "onnxruntime": ("float32", "int8"), "openvino": ("float32", "bfloat16", "int8"), "mindir": ("float32",)
 }  # fmt: skip
+
+LEAST_ROUNDS = 3
+MOST_OF_IDEAL = 1.25  # (1 + gain) / (1 + ideal gain) that a quiet machine may show
 
 log = logging.getLogger("skipvit")
 
@@ -99,25 +102,48 @@ def take_turns(runs: Mapping[Case, Callable[[], float]], rounds: int, steps: int
     return seconds
 
 
-def pays(gains: Sequence[float]) -> str:
-    """Return whether a schedule is faster than dense: `yes` or `no` where three quarters of the rounds agree."""
-    low, _, high = statistics.quantiles(gains, n=4, method="inclusive") if len(gains) > 1 else 3 * list(gains)
-    return "yes" if low > 0 else "no" if high <= 0 else "unclear"
+def pays(gains: Sequence[float], ideal: float) -> str:
+    """Return whether a schedule is faster than dense: `yes` or `no` where all rounds agree, and `unclear`.
+
+    It is unclear too after fewer than three rounds, and where the median gain is so far above the ideal one that other
+    work must have disturbed the measurement.
+    """
+    disturbed = share_of_ideal(statistics.median(gains), ideal) > MOST_OF_IDEAL
+    if len(gains) < LEAST_ROUNDS or disturbed:
+        return "unclear"
+    return "yes" if min(gains) > 0 else "no" if max(gains) <= 0 else "unclear"
 
 
 def table(report: Report) -> str:
     """Return the report as Markdown, and below it where skipping does not pay."""
-    header = ["runtime", "precision", "batch", "schedule", "p50 ms", "p95 ms", "img/s", "gain", "ideal", "pays"]
+    header = [
+        "runtime",
+        "precision",
+        "batch",
+        "schedule",
+        "p50 ms",
+        "p95 ms",
+        "img/s",
+        "gain (rounds)",
+        "ideal",
+        "pays",
+    ]
     rows = [
         [
             row["runtime"], row["precision"], str(row["batch_size"]), f"`{row['spec']}`", f"{row['p50_ms']:.2f}",
-            f"{row['p95_ms']:.2f}", f"{row['img_s']:.1f}", f"{100 * row['gain']:+.1f}%",
+            f"{row['p95_ms']:.2f}", f"{row['img_s']:.1f}", gain_text(row),
             f"{100 * row['ideal_gain']:+.1f}%", row["pays"] or "",
         ]
         for row in report["rows"]
     ]  # fmt: skip
     text = "\n".join(_sentences(report["rows"]))
     return f"{markdown.table(header, rows)}\n{text}\n\n{one_line(report['environment'])}\n"
+
+
+def gain_text(row: Report) -> str:
+    """Return a gain, and in brackets the least and the greatest of the rounds'."""
+    low, high = (f"{100 * row[name]:+.1f}" for name in ("gain_low", "gain_high"))
+    return f"{100 * row['gain']:+.1f}% ({low} to {high})"
 
 
 def _sentences(rows: Sequence[Report]) -> list[str]:
@@ -136,10 +162,11 @@ def _row(case: Case, seconds: Mapping[Case, list[list[float]]], ideal: float) ->
     timing = Timing(of_turn[case], of_turn[case.dense])
     single = sorted(second for turn in seconds[case] for second in turn)
     p95 = single[min(len(single) - 1, int(0.95 * len(single)))]
-    verdict: Optional[str] = None if case.spec == "none" else pays(timing.gains)
+    verdict: Optional[str] = None if case.spec == "none" else pays(timing.gains, ideal)
     return {
         **case._asdict(), "p50_ms": 1000 * statistics.median(single), "p95_ms": 1000 * p95,
-        "img_s": case.batch_size / statistics.median(single), "gain": timing.gain, "ideal_gain": ideal, "pays": verdict,
+        "img_s": case.batch_size / statistics.median(single), "gain": timing.gain, "gain_low": min(timing.gains),
+        "gain_high": max(timing.gains), "ideal_gain": ideal, "pays": verdict,
     }  # fmt: skip
 
 
@@ -179,7 +206,8 @@ def _quantise(file: Path, output: Path) -> None:
     """Write an ONNX file whose matrices of weights are int8, one scale for each column."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    logging.disable(logging.WARNING)  # it advises, in the root's log, to optimise first what the writer has optimised
+    logging.getLogger().addHandler(logging.NullHandler())  # or it would give the root one that prints all a second time
+    logging.disable(logging.WARNING)  # it advises to optimise first what the writer has optimised
     try:
         quantize_dynamic(file, output, op_types_to_quantize=["MatMul"], weight_type=QuantType.QInt8, per_channel=True)
     finally:

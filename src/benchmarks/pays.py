@@ -2,9 +2,10 @@
 
 from src import markdown
 from src.benchmarks.data import measure_data
-from src.benchmarks.deploy import pays
+from src.benchmarks.deploy import gain_text, pays
 from src.benchmarks.measure import Report, conditions, peer_sizes, time_training
 from src.benchmarks.timing import Timing
+from src.benchmarks.timm_pipeline import in_words
 from src.config import Config, with_tokens
 from src.runtime.environment import one_line
 from src.schedules import Geometry, parse, resolve
@@ -33,13 +34,14 @@ def measure(config: Config, spec: str, rounds: int) -> Report:
         "environment": conditions(config, peer_sizes(config), rounds, 1, []),
         "spec": spec,
         "step_img_s": [batch / timings[name].median for name in ("none", spec)],
-        "step_gain": timings[spec].gain,
+        "step": {"gain": timings[spec].gain, **_range(timings[spec])},
         "ideal_gain": plan.ideal_gain,
         "data": data["data"],
         "cpu_ms": data["rows"][0]["cpu_ms"],
         "img_s": [batch / both[name].median for name in ("none", spec)],
         "gain": whole.gain,
-        "pays": pays(whole.gains),
+        **_range(whole),
+        "pays": pays(whole.gains, plan.ideal_gain),
         "input_bound": not shared and loading > timings[spec].median,
         "shared": shared,
     }
@@ -49,22 +51,25 @@ def table(report: Report) -> str:
     """Return the report as Markdown, and the answer in words below it."""
     spec, data = report["spec"], report["data"]
     rows = [
-        ["training step", *(f"{speed:.1f}" for speed in report["step_img_s"]), f"{100 * report['step_gain']:+.1f}%"],
-        [f"images of {data['workers']} workers", *2 * [f"{data['img_s']:.1f}"], ""],
-        ["together", *(f"{speed:.1f}" for speed in report["img_s"]), f"{100 * report['gain']:+.1f}%"],
+        ["training step", *(f"{speed:.1f}" for speed in report["step_img_s"]), gain_text(report["step"])],
+        [f"images, {in_words(data['workers'])}", *2 * [f"{data['img_s']:.1f}"], ""],
+        ["together", *(f"{speed:.1f}" for speed in report["img_s"]), gain_text(report)],
     ]
-    text = markdown.table(["img/s", "`none`", f"`{spec}`", "gain"], rows)
-    return f"{text}\n{answer(report)}\n\n{one_line(report['environment'])}\n"
+    text = markdown.table(["img/s", "`none`", f"`{spec}`", "gain (rounds)"], rows)
+    note = "Gains are medians over the rounds of dense / schedule within a round, not of the columns."
+    return f"{text}\n{answer(report)}\n{note}\n\n{one_line(report['environment'])}\n"
 
 
 def answer(report: Report) -> str:
     """Return in words whether it pays, and what stands in the way."""
-    verdict = {"yes": "it pays", "no": "it does not pay", "unclear": "it cannot be told; measure more --pairs"}
+    verdict = {"yes": "it pays", "no": "it does not pay", "unclear": "it cannot be told"}
     how = "images are prepared on the cores that train" if report["shared"] else "images come while the device trains"
     text = (
         f"`{report['spec']}` in training: {verdict[report['pays']]}, {100 * report['gain']:+.1f}% of an ideal"
         f" {100 * report['ideal_gain']:+.1f}%; {how}."
     )
+    if report["pays"] == "unclear":
+        text += " Rounds disagree, are too few, or beat the arithmetic: stop other work, raise --pairs."
     if report["input_bound"]:
         need = report["step_img_s"][1] * report["cpu_ms"] / 1000
         text += (
@@ -72,6 +77,10 @@ def answer(report: Report) -> str:
             f" {report['step_img_s'][1]:.0f}; that keeps {need:.1f} cores busy, so raise data.workers."
         )
     return text
+
+
+def _range(timing: Timing) -> dict[str, float]:
+    return {"gain_low": min(timing.gains), "gain_high": max(timing.gains)}
 
 
 def _together(timing: Timing, loading: float, shared: bool) -> Timing:

@@ -56,6 +56,8 @@ def benchmark_settings(given: Mapping[str, object], of_a_configuration: bool) ->
         settings["train.loss_scale_type"] = "fixed" if precision == "float32" else "dynamic"
         settings["train.loss_scale"] = 1024
     settings = {name: value for name, value in settings.items() if value is not None}
+    if given.get("deploy") or given.get("specs"):
+        settings["model.tokens"] = "none"  # the schedules are those that are named
     even = {"model.drop_path_rate": 0.0, "data.mixup": 0.0, "data.cutmix": 0.0, "train.ema_decay": None}
     return {**settings, **even}  # so that all steps take equally long
 
@@ -84,7 +86,11 @@ def dense_config(file: Union[str, Path], overrides: Overrides, align: Optional[i
     if "model.tokens" in overrides:
         raise UserError("override 'model.tokens': the planner searches for schedules; leave it out")
     aligned = {} if align is None else {"model.align_tokens": align}
-    config = load(file, {**overrides, "model.tokens": "none", **aligned})
+    return count_classes(load(file, {**overrides, "model.tokens": "none", **aligned}))
+
+
+def count_classes(config: Config) -> Config:
+    """Give classes that the data decides ImageNet's number, and print so."""
     if config.model.num_classes is None:
         config = with_classes(config)
         print(f"model.num_classes is null, for the data decides it: counted with {config.model.num_classes}\n")

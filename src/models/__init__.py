@@ -1,7 +1,17 @@
 """Models; importing this package registers them with MindCV."""
 
-from src.models.registry import from_config
+from src.models.registry import from_checkpoint, from_config
 from src.models.trace import TokenTracer, Trace, trace, trace_tokens
 from src.models.vit import RandomInputs, SkipViT, build
 
-__all__ = ["RandomInputs", "SkipViT", "TokenTracer", "Trace", "build", "from_config", "trace", "trace_tokens"]
+__all__ = [
+    "RandomInputs",
+    "SkipViT",
+    "TokenTracer",
+    "Trace",
+    "build",
+    "from_checkpoint",
+    "from_config",
+    "trace",
+    "trace_tokens",
+]

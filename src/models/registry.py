@@ -1,7 +1,8 @@
 """The models in MindCV's registry, and the network of a configuration."""
 
 import dataclasses
-from typing import Any, Optional
+from pathlib import Path
+from typing import Any, Optional, Union
 
 from mindcv.models import create_model
 from mindcv.models.registry import register_model
@@ -11,6 +12,8 @@ from src.config import ModelConfig
 from src.config.variants import sizes_of
 from src.errors import UserError
 from src.models.vit import SkipViT, build
+from src.runs import find_checkpoint
+from src.weights import read_checkpoint
 
 
 def from_config(config: ModelConfig, amp_level: str = "O0", target: Optional[str] = None) -> SkipViT:
@@ -28,6 +31,24 @@ def from_config(config: ModelConfig, amp_level: str = "O0", target: Optional[str
     sizes_of(name)  # refuses an unknown name
     network = create_model(name, target=target, **arguments)
     amp.auto_mixed_precision(network, amp_level)  # in place; what it returns only casts the logits to float32
+    return network
+
+
+def from_checkpoint(path: Union[str, Path], **settings: object) -> SkipViT:
+    """Build the network of a checkpoint, in evaluation mode, with its weights.
+
+    Args:
+        settings: What is to differ from the checkpoint's configuration, such as `tokens` or `image_size`, as
+            configurations call them.
+
+    Raises:
+        UserError: The file is missing or damaged, does not say what network it is of (`src.tools.convert` makes one
+            that does), or a setting is refused.
+    """
+    config, found = find_checkpoint(None, str(path), {f"model.{name}": value for name, value in settings.items()})
+    checkpoint = read_checkpoint(found)
+    network = from_config(checkpoint.fill_in(config).model).set_train(False)
+    checkpoint.load_into(network)
     return network
 
 
@@ -87,6 +108,10 @@ def skipvit_b_distilled_16_224(pretrained: bool = False, **kwargs: Any) -> SkipV
 
 def _build_variant(name: str, pretrained: bool, arguments: dict[str, Any]) -> SkipViT:
     if pretrained:
-        raise UserError("there are no pretrained weights to download; load a file with src.weights.load_timm")
+        raise UserError(
+            "there are no pretrained weights to download; build that of a file with src.models.from_checkpoint"
+        )
+    if arguments.get("num_classes", 1) < 1:
+        raise UserError("num_classes 0: a network has a head; for its tokens without one call network.features(images)")
     sizes: dict[str, Any] = dict(sizes_of(name))
     return build(**{**sizes, **arguments})

@@ -52,5 +52,8 @@ def find_checkpoint(config: Optional[str], checkpoint: Optional[str], overrides:
 
     text = read_checkpoint(path).config
     if text is None:
-        raise UserError(f"checkpoint {path} holds no configuration; name one with --config FILE")
+        raise UserError(
+            f"checkpoint {path} holds no configuration; name one with --config FILE, or convert it with"
+            " python -m src.tools.convert"
+        )
     return parse(text, f"the configuration in {path}", overrides), path

@@ -23,13 +23,13 @@ CONFIG = (ROOT := Path(__file__).resolve().parents[2]) / "configs/skipvit_s.yaml
 def main(argv: Sequence[str]) -> None:
     """Search, sort, measure if asked to, and print the table."""
     args = _parser().parse(argv)
-    from src.benchmarks.settings import dense_config
+    from src.benchmarks.settings import count_classes, dense_config
     from src.config import load
     from src.schedules import Geometry, parse, resolve
     from src.schedules.costs import run_costs
 
     if args.phases:
-        print(run_costs(load(args.config or CONFIG, args.overrides)).table(), end="")
+        print(run_costs(count_classes(load(args.config or CONFIG, args.overrides))).table(), end="")
         return
     config = dense_config(args.config or CONFIG, args.overrides, args.align)
     if not args.pays:

@@ -9,7 +9,7 @@ from src.runtime.distributed import ProcessGroup
 from src.schedules import Geometry, parse
 from src.schedules.costs import run_costs
 from src.schedules.notation import without_oracle
-from src.schedules.phases import count_graphs, trained_tokens
+from src.schedules.phases import count_graphs, evaluated_tokens, trained_tokens
 from src.training.checkpoint import TrainingProgress
 from src.training.optimizer import peak_lr, warmup_epochs
 
@@ -77,6 +77,8 @@ def log_phases(config: Config, done: int) -> None:
         )  # fmt: skip
         if plan.schedule.routes and not any(plan.kept):
             log.warning("%s drops no token of this model: look at model.align_tokens and image_size", phase.tokens)
+    if config.train.tokens is not None and config.train.tokens != config.model.tokens:
+        log.info("evaluated under model.tokens %s in every phase", config.model.tokens)
     if len(phases) > 1:
         log.info("%s", costs.summary())
     graphs = count_graphs([phase for phase in phases if done < phase.last])
@@ -87,9 +89,9 @@ def log_phases(config: Config, done: int) -> None:
         log.warning("%s dense warm-up: %s is never trained", what, tokens)
     elif config.train.tokens is None and parse(without_oracle(last.tokens)) != parse(config.model.tokens):
         log.warning(
-            "the last phase trains and evaluates %s, but best.ckpt will be used under model.tokens %s;"
+            "the last phase trains %s and evaluates %s, but best.ckpt will be used under model.tokens %s;"
             " set model.tokens to what is to be used, or train.tokens to have that evaluated in every phase",
-            last.tokens, config.model.tokens,
+            last.tokens, evaluated_tokens(config, last), config.model.tokens,
         )  # fmt: skip
 
 

@@ -50,7 +50,7 @@ class Weights:
         model, data, geometry = self.config.model, self.config.data, self.geometry
         lines = [
             f"{model.name}: {geometry.parameters:,} parameters, {side_text(model.image_size)} pixels,"
-            f" {geometry.num_classes} classes, {model.act}",
+            f" {geometry.num_classes} classes, {model.act}, tokens {model.tokens}",
             f"images: data.resize={data.resize} data.interpolation={data.interpolation} data.crop_pct={data.crop_pct:g}"
             f" data.mean={list(data.mean)} data.std={list(data.std)}".replace(", ", ","),
         ]
@@ -90,7 +90,11 @@ def read(
     shapes = shapes_of(weights.geometry)
     for kind, names in misfits(arrays, shapes).items():
         print("".join(f"{kind}: {name}\n" for name in names), end="")
-    check_fit(arrays, shapes, path)
+    try:
+        check_fit(arrays, shapes, path)
+    except UserError as error:
+        hint = "leave out overrides of sizes, which the file tells; --num_classes N makes fresh heads"
+        raise UserError(f"{error}; {hint}") from error
     resolve(parse_tokens(config.model.tokens), weights.geometry)
     return weights if in_channels is None else _with_channels(weights, in_channels, path)
 

@@ -146,7 +146,7 @@ def read_arrays(path: Union[str, Path], part: str = "") -> Arrays:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"checkpoint {path} does not exist; name one with --ckpt FILE")
+        raise UserError(f"checkpoint {path} does not exist; name a file that does")
     if path.suffix not in SUFFIXES:
         raise UserError(f"checkpoint {path} must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
     size = path.stat().st_size

@@ -86,7 +86,7 @@ def read(path: Path, part: str = "") -> dict[str, np.ndarray]:
                 ) from error
             return _arrays(archive, folder, _weights(root, part, path), path.stat().st_size)
     except ZIP_ERRORS as error:
-        raise DamagedError(f"no zip archive as PyTorch writes it: {error}") from error
+        raise DamagedError(f"no whole zip archive, as PyTorch writes it from 1.6 on: {error}") from error
 
 
 class _ForeignError(ValueError):

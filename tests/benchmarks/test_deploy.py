@@ -31,20 +31,28 @@ def test_files_take_turns_and_the_first_run_of_each_is_not_timed():
 def test_a_row_compares_with_dense_in_the_same_place_round_by_round():
     sparse = Case("openvino", "int8", 16, "6(55%)+11")
     assert sparse.dense == Case("openvino", "int8", 16, "none")
-    seconds = {sparse: [[1.0, 1.0], [2.0, 4.0]], sparse.dense: [[2.0, 2.0], [3.0, 3.0]]}
+    seconds = {sparse: [[1.0, 1.0], [2.0, 4.0], [2.0, 2.0]], sparse.dense: [[2.0, 2.0], [3.3, 3.3], [2.4, 2.4]]}
     row = deploy._row(sparse, seconds, 0.27)
-    assert (row["p50_ms"], row["p95_ms"], row["img_s"]) == (1500, 4000, 16 / 1.5)
-    assert row["gain"] == pytest.approx((1 + 0) / 2)
+    assert (row["p50_ms"], row["p95_ms"], row["img_s"]) == (2000, 4000, 8)
+    assert row["gain"] == pytest.approx(0.2)
+    assert (row["gain_low"], row["gain_high"]) == pytest.approx((0.1, 1))
     assert (row["ideal_gain"], row["pays"]) == (0.27, "yes")
+    assert deploy.gain_text(row) == "+20.0% (+10.0 to +100.0)"
     assert deploy._row(sparse.dense, seconds, 0)["pays"] is None
 
 
 @pytest.mark.parametrize(
     ("gains", "verdict"),
-    [([0.1, 0.2, 0.3], "yes"), ([-0.1, -0.2, 0.0], "no"), ([-0.2, 0.1, 0.2], "unclear"), ([0.1], "yes"), ([0], "no")],
+    [
+        ([0.1, 0.2, 0.3], "yes"),
+        ([-0.1, -0.2, 0.0], "no"),
+        ([-0.1, 0.1, 0.2, 0.2], "unclear"),
+        ([0.1, 0.1], "unclear"),
+        ([0.1, 1.5, 0.9], "unclear"),  # more than multiply-accumulates allow
+    ],
 )
-def test_it_pays_where_most_rounds_say_so(gains, verdict):
-    assert deploy.pays(gains) == verdict
+def test_it_pays_where_all_rounds_say_so(gains, verdict):
+    assert deploy.pays(gains, ideal=0.27) == verdict
 
 
 def test_what_does_not_pay_is_said():
@@ -110,5 +118,5 @@ def test_whether_a_schedule_pays_is_measured(tmp_path, photos):
     options = ["--pays", "1(50%)+3", "--pairs", 2, "--config", config, *SMALL, "runtime.fused_kernels=off"]
     done = run_module("src.tools.plan", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "| img/s | `none` | `1(50%)+3` | gain |" in done.stdout
+    assert "| img/s | `none` | `1(50%)+3` | gain (rounds) |" in done.stdout
     assert "images are prepared on the cores that train" in done.stdout

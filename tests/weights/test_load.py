@@ -6,14 +6,17 @@ import struct
 import mindspore as ms
 import numpy as np
 import pytest
+from mindcv.models import create_model
 from mindspore import Tensor
 from safetensors.numpy import save_file
 
 from src.errors import UserError
-from src.models import from_config
+from src.models import from_checkpoint, from_config
+from src.training.checkpoint import save_weights
 from src.weights import read_checkpoint
 from src.weights.files import read_arrays
 from tests.helpers import hostile
+from tests.helpers.configs import load
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +82,23 @@ def test_weights_of_mindcv_are_loaded(tmp_path):
     checkpoint.load_into(network)
     for parameter in network.get_parameters():
         assert (parameter.asnumpy() == arrays[parameter.name]).all(), parameter.name
+
+
+def test_a_network_is_built_from_a_checkpoint_alone(tmp_path):
+    """With what its configuration says and the functions of create_model would not know, such as the GELU."""
+    (tmp_path / "config.yaml").write_text(
+        "model: {tokens: 1(50%)+2, image_size: 16, patch_size: 4, embed_dim: 16, depth: 2, num_heads: 2,"
+        " num_classes: 3, act: gelu_erf}"
+    )
+    config = load(tmp_path / "config.yaml")
+    images = Tensor(np.random.RandomState(0).standard_normal((2, 3, 16, 16)).astype(np.float32))
+    trained = from_config(config.model)
+    save_weights(tmp_path / "best.ckpt", config, trained)
+    found = from_checkpoint(tmp_path / "best.ckpt")
+    assert (found(images).asnumpy() == trained.set_train(False)(images).asnumpy()).all()
+    dense = from_checkpoint(tmp_path / "best.ckpt", tokens="none")
+    assert not any(dense.plan.kept)
+    with pytest.raises(UserError, match="unknown key model.token; did you mean model.tokens"):
+        from_checkpoint(tmp_path / "best.ckpt", token="none")
+    with pytest.raises(UserError, match="num_classes 0: a network has a head; for its tokens"):
+        create_model("skipvit_s_16_224", num_classes=0)
