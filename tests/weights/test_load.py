@@ -98,7 +98,7 @@ def test_a_network_is_built_from_a_checkpoint_alone(tmp_path):
     assert (found(images).asnumpy() == trained.set_train(False)(images).asnumpy()).all()
     dense = from_checkpoint(tmp_path / "best.ckpt", tokens="none")
     assert not any(dense.plan.kept)
-    with pytest.raises(UserError, match="unknown key model.token; did you mean model.tokens"):
+    with pytest.raises(UserError, match=r"unknown key model\.token; did you mean model.tokens"):
         from_checkpoint(tmp_path / "best.ckpt", token="none")
     with pytest.raises(UserError, match="num_classes 0: a network has a head; for its tokens"):
         create_model("skipvit_s_16_224", num_classes=0)
