@@ -46,3 +46,16 @@ def test_the_readme_shows_the_evidence(readme):
         for found in (digits[variant], cifar[variant]):
             cells += [accuracy(found), difference(found)]
         assert f"| {' | '.join(cells)} |".replace("|  |", "| |") in text
+
+
+def test_the_document_has_the_table_of_the_relatives():
+    folder = ROOT / "records" / "2026-11-27-phases"
+    written = (folder / "table.md").read_text(encoding="utf-8").strip().split("\n\n")
+    for part in written:
+        assert part in DOCUMENT
+    found = summarise(read_results(folder / "results.csv"))
+    assert {summary.seeds for summary in found.values()} == {4}
+    assert len(list(folder.glob("*-metrics.csv"))) == 24
+    for variant, summary in found.items():
+        row = next(line for line in written[0].splitlines() if line.startswith(f"| {label(variant)} |"))
+        assert f"| {accuracy(summary)} | {difference(summary)} |".replace("|  |", "| |") in row.replace("|  |", "| |")
