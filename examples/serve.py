@@ -104,8 +104,8 @@ def listen(host: str, port: int) -> socket.socket:
 
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        reason = str(error.strerror).partition(" (")[0]
+    except (OSError, OverflowError) as error:
+        reason = str(getattr(error, "strerror", error)).partition(" (")[0]
         raise UserError(f"--host {host} --port {port}: {reason}; choose another") from error
 
 

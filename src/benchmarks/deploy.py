@@ -15,6 +15,7 @@ from src.benchmarks.runtimes import RuntimeSettings
 from src.benchmarks.timing import Timing, share_of_ideal
 from src.config import Config, sides, with_tokens
 from src.errors import UserError
+from src.export.checks import refuse_for_training
 from src.progress import Progress
 from src.runtime import device
 from src.runtime.environment import one_line
@@ -65,6 +66,8 @@ def measure_latency(config: Config, specs: Sequence[str], rounds: int, steps: in
     sizes = sorted({1, config.data.batch_size})
     if config.runtime.device_target != "CPU":
         raise UserError("--deploy measures on this machine's CPU; add --device_target CPU")
+    for spec in specs:
+        refuse_for_training(parse(spec))
     device.set_up("CPU", fused_kernels="off")
     cases = [
         Case(runtime, precision, size, spec)
@@ -137,7 +140,8 @@ def table(report: Report) -> str:
         for row in report["rows"]
     ]  # fmt: skip
     text = "\n".join(_sentences(report["rows"]))
-    return f"{markdown.table(header, rows)}\n{text}\n\n{one_line(report['environment'])}\n"
+    note = "p50 and p95 are of all runs; gains are medians over the rounds of dense / schedule within a round."
+    return f"{markdown.table(header, rows)}\n{note}\n\n{text}\n\n{one_line(report['environment'])}\n"
 
 
 def gain_text(row: Report) -> str:

@@ -207,7 +207,7 @@ def find_images(named: Sequence[str]) -> list[Path]:
             if not found:
                 raise UserError(f"folder {path} holds no images ({', '.join(EXTENSIONS)})")
         elif not path.is_file():
-            raise UserError(f"image {path} does not exist; to compare several schedules, repeat --tokens")
+            raise UserError(f"image {path} does not exist; name one that does (several schedules: repeat --tokens)")
         files += found
     return files
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from src.config import Config
 from src.errors import UserError
-from src.schedules import Geometry, parse, resolve
+from src.schedules import Geometry, Schedule, parse, resolve
 from src.schedules.notation import refuse_oracle
 
 
@@ -32,7 +32,15 @@ def check(config: Config, output: Path, suffix: str, largest: int) -> None:
             f"{geometry.parameters:,} parameters are more than the {largest // 10**9} GB that one file holds as"
             f" {suffix[1:]}"
         )
-    schedule = resolve(parse(config.model.tokens), geometry).schedule
+    refuse_for_training(resolve(parse(config.model.tokens), geometry).schedule)
+
+
+def refuse_for_training(schedule: Schedule) -> None:
+    """Refuse a schedule that is for training alone.
+
+    Raises:
+        UserError: It ranks at random, or by an oracle.
+    """
     if "random" in schedule.rankings:
         raise UserError(f"{schedule} ranks at random: a control for experiments, not for deployment")
     refuse_oracle(schedule)

@@ -48,12 +48,12 @@ class Expected:
         """
         difference = self._difference(outputs["logits"], output)
         if difference > tolerance:
-            raise RunError(f"{output}: logits differ by {difference:g}, more than {tolerance:g}; the file was deleted")
+            raise RunError(f"{output}: logits differ by {difference:g}, more than {tolerance:g}; it was not kept")
         kept = [name for name in outputs if name != "logits"]
         for name in kept:
             other = int((outputs[name] != self.kept[int(name.removeprefix("kept."))]).any(1).sum())
             if other:
-                raise RunError(f"{output}: {name} is not the network's on {other} of {self.what}; the file was deleted")
+                raise RunError(f"{output}: {name} is not the network's on {other} of {self.what}; it was not kept")
         same = ", kept tokens the same," if kept else ""
         return f"largest difference {difference:.3g}{same} on {self.what}"
 
@@ -67,12 +67,12 @@ class Expected:
         agree = int((logits.argmax(1) == self.logits.argmax(1)).sum())
         told = f"top-1 the same on {agree} of {self.what}, largest difference {difference:.3g}"
         if agree < AGREEMENT * len(logits):
-            raise RunError(f"{output}: with weights of half size {told}; the file was deleted; leave out --float16")
+            raise RunError(f"{output}: with weights of half size {told}; it was not kept; leave out --float16")
         return told
 
     def _difference(self, logits: np.ndarray, output: Path) -> float:
         if not np.isfinite(logits).all() or not np.isfinite(self.logits).all():
-            raise RunError(f"{output}: logits are not finite; the file was deleted")
+            raise RunError(f"{output}: logits are not finite; it was not kept")
         return float(np.abs(logits - self.logits).max()) / max(1.0, float(np.abs(self.logits).max()))
 
 

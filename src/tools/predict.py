@@ -29,12 +29,13 @@ def main(argv: Sequence[str]) -> None:
     from src.errors import UserError
     from src.export.predictor import joined, open_predictor
     from src.progress import Progress
-    from src.visuals.predictions import check_sheet, draw_predictions
 
     if len(args.files) < 2:
         raise UserError("predict takes a network's FILE and images; see --help")
     files = find_images(args.files[1:])
     if args.save:
+        from src.visuals.predictions import check_sheet, draw_predictions  # matplotlib
+
         check_sheet(args.save, len(files))
     predictor = open_predictor(Path(args.files[0]), args.config, args.overrides, args.batch_size)
     known, answers = predictor.known, []

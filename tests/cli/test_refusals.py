@@ -100,6 +100,7 @@ CASES = [
     ("src.tools.benchmark", ["--data", "nowhere.yaml"], "config nowhere.yaml cannot be read"),
     ("src.tools.benchmark", ["--png", "x.png"], "--png draws the training of schedules; leave it out"),
     ("src.tools.benchmark", ["--deploy", "--peer", "mindcv"], "--peer mindcv is a model that trains; leave it out"),
+    ("src.tools.benchmark", ["--deploy", "--specs", "6(55%,random)+11"], "6(55%,random)+11 ranks at random: a control"),
     ("src.tools.benchmark", ["--deploy", "--device_target", "Ascend"], "--deploy measures on this machine's CPU"),
     ("src.tools.plan", ["--pays", "6(55%)+13", "model.num_classes=10"], "block 13 is out of range"),
     ("src.tools.benchmark", ["--peer", "timm"], "--peer timm is a data pipeline; add --data CONFIG"),

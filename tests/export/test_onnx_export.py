@@ -119,9 +119,14 @@ def spoil(monkeypatch, name, change):
 @pytest.mark.parametrize(
     ("name", "change", "half", "message"),
     [
-        ("logits", lambda logits: logits + 1, False, r"logits differ by \S+, more than 0.0001; the file was deleted"),
-        ("logits", lambda logits: logits * np.nan, False, "logits are not finite; the file was deleted"),
-        ("logits", lambda logits: logits * np.inf, True, "logits are not finite; the file was deleted"),
+        (
+            "logits",
+            lambda logits: logits + 1,
+            False,
+            r"logits differ by \S+, more than 0.0001; it was not kept",
+        ),
+        ("logits", lambda logits: logits * np.nan, False, "logits are not finite; it was not kept"),
+        ("logits", lambda logits: logits * np.inf, True, "logits are not finite; it was not kept"),
         ("kept.2", lambda places: places[:, ::-1], False, "kept.2 is not the network's on 9 of 9 validation images"),
         ("logits", lambda logits: -logits, True, "top-1 the same on 0 of 9 validation images, .*leave out --float16"),
     ],

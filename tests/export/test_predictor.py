@@ -83,7 +83,7 @@ def test_onnx_needs_neither_mindspore_nor_mindcv(network, photos):
     folder, _ = network
     code = """
 import sys
-sys.modules.update(mindspore=None, mindcv=None)
+sys.modules.update(mindspore=None, mindcv=None, **({} if "--save" in sys.argv else {"matplotlib": None}))
 from src import cli
 from src.tools import predict
 cli.run(predict.main)

@@ -182,7 +182,7 @@ def test_sizes_that_do_not_fit_are_refused(options, why):
 def test_unknown_names_and_downloads_are_refused():
     with pytest.raises(UserError, match="did you mean skipvit_s_16_224"):
         from_config(ModelConfig(name="skipvit_s_16"))
-    with pytest.raises(UserError, match="load_timm"):
+    with pytest.raises(UserError, match="from_checkpoint"):
         mindcv.create_model("skipvit_s_16_224", pretrained=True)
 
 
