@@ -152,13 +152,17 @@ def test_the_memory_of_a_look_is_bounded(tmp_path, monkeypatch):
     files = [f"{tmp_path}/{number}.png" for number in range(20_000)]
     monkeypatch.setattr(verify, "decode_error", lambda path: None)
     split = datasets.Split(tmp_path, "", len(files))
-    tracemalloc.start()
-    try:
-        assert verify._find_bad(files, "train", verify._Seen(tmp_path / "cache", split), SINGLE_PROCESS) == {}
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert peak < 200 * len(files)
+
+    def peak(cache):
+        tracemalloc.start()
+        try:
+            assert verify._find_bad(files, "train", verify._Seen(cache, split), SINGLE_PROCESS) == {}
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    # what a thread that another test has left allocates meanwhile counts too, but not in every attempt
+    assert min(peak(tmp_path / f"cache{attempt}") for attempt in range(3)) < 200 * len(files)
 
 
 def spoilt_pngs():
