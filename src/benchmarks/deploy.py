@@ -4,6 +4,7 @@ import logging
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, Optional
@@ -12,7 +13,7 @@ from src import markdown
 from src.benchmarks.measure import Report, conditions, peer_sizes
 from src.benchmarks.peers import Peer, is_installed
 from src.benchmarks.runtimes import RuntimeSettings
-from src.benchmarks.timing import Timing, share_of_ideal
+from src.benchmarks.timing import Timing, gain_text, share_of_ideal, take_turns
 from src.config import Config, sides, with_tokens
 from src.errors import UserError
 from src.export.checks import refuse_for_training
@@ -85,7 +86,9 @@ def measure_latency(config: Config, specs: Sequence[str], rounds: int, steps: in
             runs.update(zip(own, peer.contestants().values()))  # type: ignore[arg-type]  # its seconds
             versions.append(peer.versions)
         log.info("timing %d files; rounds: %d, runs of a turn: %d", len(cases), rounds, steps)
-        seconds = take_turns(runs, rounds, steps)
+        with Progress(rounds * len(runs), "timing", "turns") as bar:
+            turns = {case: partial(turn, run, steps) for case, run in runs.items()}
+            seconds = take_turns(turns, rounds, lambda: bar.advance(1))
     ideal = {spec: resolve(parse(spec), Geometry.from_config(config.model)).ideal_gain for spec in specs}
     return {
         "environment": conditions(config, peer_sizes(config), rounds, steps, versions),
@@ -93,16 +96,10 @@ def measure_latency(config: Config, specs: Sequence[str], rounds: int, steps: in
     }
 
 
-def take_turns(runs: Mapping[Case, Callable[[], float]], rounds: int, steps: int) -> dict[Case, list[list[float]]]:
-    """Return the seconds of each run of each turn; in every other round the order is reversed."""
-    seconds: dict[Case, list[list[float]]] = {case: [] for case in runs}
-    with Progress(rounds * len(runs), "timing", "turns") as bar:
-        for number in range(rounds):
-            for case in list(runs)[:: -1 if number % 2 else 1]:
-                runs[case]()
-                seconds[case].append([runs[case]() for _ in range(steps)])
-                bar.advance(1)
-    return seconds
+def turn(run: Callable[[], float], steps: int) -> list[float]:
+    """Return the seconds of each run of a turn, after one that does not count."""
+    run()
+    return [run() for _ in range(steps)]
 
 
 def pays(gains: Sequence[float], ideal: float) -> str:
@@ -119,18 +116,8 @@ def pays(gains: Sequence[float], ideal: float) -> str:
 
 def table(report: Report) -> str:
     """Return the report as Markdown, and below it where skipping does not pay."""
-    header = [
-        "runtime",
-        "precision",
-        "batch",
-        "schedule",
-        "p50 ms",
-        "p95 ms",
-        "img/s",
-        "gain (rounds)",
-        "ideal",
-        "pays",
-    ]
+    header = ["runtime", "precision", "batch", "schedule", "p50 ms", "p95 ms", "img/s", "gain (rounds)", "ideal",
+              "pays"]  # fmt: skip
     rows = [
         [
             row["runtime"], row["precision"], str(row["batch_size"]), f"`{row['spec']}`", f"{row['p50_ms']:.2f}",
@@ -142,12 +129,6 @@ def table(report: Report) -> str:
     text = "\n".join(_sentences(report["rows"]))
     note = "p50 and p95 are of all runs; gains are medians over the rounds of dense / schedule within a round."
     return f"{markdown.table(header, rows)}\n{note}\n\n{text}\n\n{one_line(report['environment'])}\n"
-
-
-def gain_text(row: Report) -> str:
-    """Return a gain, and in brackets the least and the greatest of the rounds'."""
-    low, high = (f"{100 * row[name]:+.1f}" for name in ("gain_low", "gain_high"))
-    return f"{100 * row['gain']:+.1f}% ({low} to {high})"
 
 
 def _sentences(rows: Sequence[Report]) -> list[str]:
@@ -169,8 +150,8 @@ def _row(case: Case, seconds: Mapping[Case, list[list[float]]], ideal: float) ->
     verdict: Optional[str] = None if case.spec == "none" else pays(timing.gains, ideal)
     return {
         **case._asdict(), "p50_ms": 1000 * statistics.median(single), "p95_ms": 1000 * p95,
-        "img_s": case.batch_size / statistics.median(single), "gain": timing.gain, "gain_low": min(timing.gains),
-        "gain_high": max(timing.gains), "ideal_gain": ideal, "pays": verdict,
+        "img_s": case.batch_size / statistics.median(single), **timing.gain_figures,
+        "ideal_gain": ideal, "pays": verdict,
     }  # fmt: skip
 
 

@@ -2,9 +2,9 @@
 
 from src import markdown
 from src.benchmarks.data import measure_data
-from src.benchmarks.deploy import gain_text, pays
+from src.benchmarks.deploy import pays
 from src.benchmarks.measure import Report, conditions, peer_sizes, time_training
-from src.benchmarks.timing import Timing
+from src.benchmarks.timing import Timing, gain_text
 from src.benchmarks.timm_pipeline import in_words
 from src.config import Config, with_tokens
 from src.runtime.environment import one_line
@@ -34,13 +34,12 @@ def measure(config: Config, spec: str, rounds: int) -> Report:
         "environment": conditions(config, peer_sizes(config), rounds, 1, []),
         "spec": spec,
         "step_img_s": [batch / timings[name].median for name in ("none", spec)],
-        "step": {"gain": timings[spec].gain, **_range(timings[spec])},
+        "step": timings[spec].gain_figures,
         "ideal_gain": plan.ideal_gain,
         "data": data["data"],
         "cpu_ms": data["rows"][0]["cpu_ms"],
         "img_s": [batch / both[name].median for name in ("none", spec)],
-        "gain": whole.gain,
-        **_range(whole),
+        **whole.gain_figures,
         "pays": pays(whole.gains, plan.ideal_gain),
         "input_bound": not shared and loading > timings[spec].median,
         "shared": shared,
@@ -77,10 +76,6 @@ def answer(report: Report) -> str:
             f" {report['step_img_s'][1]:.0f}; that keeps {need:.1f} cores busy, so raise data.workers."
         )
     return text
-
-
-def _range(timing: Timing) -> dict[str, float]:
-    return {"gain_low": min(timing.gains), "gain_high": max(timing.gains)}
 
 
 def _together(timing: Timing, loading: float, shared: bool) -> Timing:

@@ -2,8 +2,13 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+Name = TypeVar("Name", bound=Hashable)
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,11 @@ class Timing:
         """The gain of each round."""
         return tuple(b / s - 1 for b, s in zip(self.base, self.seconds))
 
+    @property
+    def gain_figures(self) -> dict[str, float]:
+        """The gain, and the least and the greatest of the rounds', for a report."""
+        return {"gain": self.gain, "gain_low": min(self.gains), "gain_high": max(self.gains)}
+
 
 def interleave(
     contestants: dict[str, Callable[[], None]],
@@ -56,17 +66,34 @@ def interleave(
     Returns:
         Seconds of one run, for each contestant.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for number in range(rounds):
-        for name in sorted(contestants, key=list(contestants).index, reverse=number % 2 == 1):
-            run = contestants[name]
+
+    def turn(run: Callable[[], None]) -> float:
+        run()
+        started = clock()
+        for _ in range(steps):
             run()
-            started = clock()
-            for _ in range(steps):
-                run()
-            seconds[name].append((clock() - started) / steps)
-            progress()
+        return (clock() - started) / steps
+
+    seconds = take_turns({name: partial(turn, run) for name, run in contestants.items()}, rounds, progress)
     return {name: Timing(tuple(times), tuple(seconds[base])) for name, times in seconds.items()}
+
+
+def take_turns(
+    turns: Mapping[Name, Callable[[], Result]], rounds: int, progress: Callable[[], None] = lambda: None
+) -> dict[Name, list[Result]]:
+    """Return what the turn of each contestant returns, round by round; in every other round the order is reversed."""
+    results: dict[Name, list[Result]] = {name: [] for name in turns}
+    for number in range(rounds):
+        for name in list(turns)[:: -1 if number % 2 else 1]:
+            results[name].append(turns[name]())
+            progress()
+    return results
+
+
+def gain_text(figures: Mapping[str, Any]) -> str:
+    """Return a gain as `Timing.gain_figures` gives it, and in brackets the least and the greatest of the rounds'."""
+    low, high = (f"{100 * figures[name]:+.1f}" for name in ("gain_low", "gain_high"))
+    return f"{100 * figures['gain']:+.1f}% ({low} to {high})"
 
 
 def share_of_ideal(gain: float, ideal_gain: float) -> float:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Optional
 
 from src import markdown
+from src.benchmarks.timing import gain_text
 from src.config import Config
 from src.errors import UserError
 from src.experiments.results import Summary
@@ -70,7 +71,7 @@ def table(plans: Sequence[Plan], prior: PriorResults, timings: "Mapping[str, Tim
                 " ".join(map(str, dict.fromkeys(plan.tokens_out))),
                 f"{100 * share_dropped(plan):.0f}%",
                 f"{100 * plan.ideal_gain:+.1f}%",
-                *([_gain(timings[spec])] if timings else []),
+                *([gain_text(timings[spec].gain_figures)] if timings else []),
                 published,
                 *(_accuracy(summaries.get(Variant(spec))) for summaries in prior.values()),
             ]
@@ -79,10 +80,6 @@ def table(plans: Sequence[Plan], prior: PriorResults, timings: "Mapping[str, Tim
     if timings:
         note += " Measured gain: the median over rounds (the least to the greatest)."
     return f"{markdown.table(header, rows)}\n{note}\n"
-
-
-def _gain(timing: "Timing") -> str:
-    return f"{100 * timing.gain:+.1f}% ({100 * min(timing.gains):+.1f} to {100 * max(timing.gains):+.1f})"
 
 
 def _accuracy(summary: Optional[Summary]) -> str:

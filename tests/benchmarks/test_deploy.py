@@ -1,12 +1,13 @@
 """Latency of exported files, and whether a schedule pays."""
 
 import json
+from functools import partial
 
 import pytest
 
 from src.benchmarks import deploy, pays
 from src.benchmarks.deploy import Case
-from src.benchmarks.timing import Timing
+from src.benchmarks.timing import Timing, gain_text, take_turns
 from tests.helpers.commands import run_module
 
 SMALL = [
@@ -23,7 +24,8 @@ def test_files_take_turns_and_the_first_run_of_each_is_not_timed():
         return float(len(calls))
 
     dense, sparse = (Case("onnxruntime", "float32", 1, spec) for spec in ("none", "6(55%)+11"))
-    seconds = deploy.take_turns({case: lambda case=case: run(case) for case in (dense, sparse)}, rounds=2, steps=2)
+    turns = {case: partial(deploy.turn, partial(run, case), 2) for case in (dense, sparse)}
+    seconds = take_turns(turns, rounds=2)
     assert calls == 3 * ["none"] + 6 * ["6(55%)+11"] + 3 * ["none"]
     assert seconds == {dense: [[2, 3], [11, 12]], sparse: [[5, 6], [8, 9]]}
 
@@ -37,7 +39,7 @@ def test_a_row_compares_with_dense_in_the_same_place_round_by_round():
     assert row["gain"] == pytest.approx(0.2)
     assert (row["gain_low"], row["gain_high"]) == pytest.approx((0.1, 1))
     assert (row["ideal_gain"], row["pays"]) == (0.27, "yes")
-    assert deploy.gain_text(row) == "+20.0% (+10.0 to +100.0)"
+    assert gain_text(row) == "+20.0% (+10.0 to +100.0)"
     assert deploy._row(sparse.dense, seconds, 0)["pays"] is None
 
 
