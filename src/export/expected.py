@@ -4,13 +4,16 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from src.config import Config, sides
 from src.data.pixels import normalise, pixels
 from src.errors import RunError, UserError
-from src.weights import Checkpoint
+
+if TYPE_CHECKING:
+    from src.models import SkipViT
 
 IMAGES = 32
 AGREEMENT = 0.99  # least share of the images whose top-1 weights of half size leave as it is
@@ -76,14 +79,12 @@ class Expected:
         return float(np.abs(logits - self.logits).max()) / max(1.0, float(np.abs(self.logits).max()))
 
 
-def ask_network(config: Config, checkpoint: Checkpoint, uint8: bool) -> Expected:
-    """Return what the network says, in MindSpore, of validation images, or of random ones where there are none."""
+def ask_network(network: "SkipViT", config: Config, uint8: bool) -> Expected:
+    """Return what a network says of validation images, or of random ones where there are none."""
     from mindspore import Tensor
 
-    from src.models import TokenTracer, from_config
+    from src.models import TokenTracer
 
-    network = from_config(config.model).set_train(False)
-    checkpoint.load_into(network)
     images, what = _find_images(config)
     given = images
     if uint8:

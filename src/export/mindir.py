@@ -49,37 +49,37 @@ def export_checkpoint(
     config = checkpoint.fill_in(config)
     device.set_up(config.runtime.device_target, fused_kernels="off")  # what is written fits any device
     writer = MindirWriter(config, checkpoint, target)
-    export_files(writer, outputs, form, ask_network(config, checkpoint, form.uint8), tolerance)
+    export_files(writer, outputs, form, ask_network(writer.network, config, form.uint8), tolerance)
 
 
 class MindirWriter:
-    """A checkpoint's network as MindIR; see `Writer`."""
+    """A checkpoint's network as MindIR; see `Writer`.
+
+    Attributes:
+        network: It, for the device that computes here; what is written may be for another.
+    """
 
     rewritten = False
 
     def __init__(self, config: Config, checkpoint: Checkpoint, target: Optional[str]) -> None:
-        from src.models import from_config
+        from src.models import with_weights
         from src.models.ops import choose_target
 
         self.config, self.target = config, choose_target(target)
-        self.network = from_config(config.model, target=self.target).set_train(False)
-        checkpoint.load_into(self.network)
+        self.network = self.written = with_weights(checkpoint, config.model)
+        if self.target != choose_target(None):
+            self.written = with_weights(checkpoint, config.model, self.target)
         self.facts = describe(config, checkpoint)
         self.what = f"tokens {self.facts['tokens']}, for {self.target}"
 
     def write(self, path: Path, form: Form) -> None:
-        write(path, self.network, form, self.config)
+        write(path, self.written, form, self.config)
 
     def open(self, path: Path) -> Run:
-        import mindspore as ms
-        from mindspore import Tensor, nn
-
-        names = output_names(self.network)
         try:
-            cell = nn.GraphCell(ms.load(str(path)))
+            return open_file(path, output_names(self.network))
         except (RuntimeError, ValueError) as error:
             raise RunError(f"--output: MindSpore does not read back what it wrote: {short_message(error)}") from error
-        return lambda images: named(cell(Tensor(images)), names)
 
     def add_facts(self, path: Path, verified: str, form: Form) -> None:
         """Write its `user_info`: a message's fields may be appended to it."""
@@ -115,6 +115,19 @@ def write(path: Path, network: "SkipViT", form: Form, config: Config) -> None:
         ms.export(cell, images, file_name=str(path), file_format="MINDIR")
     except (RuntimeError, ValueError) as error:
         raise RunError(f"--output: MindSpore cannot write {path.parent}: {short_message(error)}") from error
+
+
+def open_file(path: Path, names: Sequence[str]) -> Run:
+    """Return what a MindIR file computes of a batch of its size, its outputs by name.
+
+    Raises:
+        RuntimeError, ValueError: MindSpore does not read it.
+    """
+    import mindspore as ms
+    from mindspore import Tensor, nn
+
+    cell = nn.GraphCell(ms.load(str(path)))
+    return lambda images: named(cell(Tensor(images)), names)
 
 
 def output_names(network: "SkipViT") -> list[str]:

@@ -130,22 +130,20 @@ def _open_onnx(path: Path) -> Predictor:
 
 def _open_mindir(path: Path) -> Predictor:
     """Open a MindIR file on CPU."""
-    from src.export.mindir import named
+    from src.export.mindir import open_file
     from src.runtime import device, releases
 
     device.set_up("CPU", fused_kernels="off")
     import mindspore as ms
-    from mindspore import Tensor, nn
 
     try:
         shape, facts = releases.read_mindir(path.read_bytes())
-        cell = nn.GraphCell(ms.load(str(path)))
+        run = open_file(path, json.loads(facts.get("outputs", '["logits"]')))
     except (RuntimeError, ValueError) as error:
         raise UserError(f"{path} is no MindIR that MindSpore {ms.__version__} reads: {short_message(error)}") from error
-    names = json.loads(facts.get("outputs", '["logits"]'))
     uint8 = facts.get("images") == "uint8"
     known = _read_facts(path, facts)
-    return Predictor(lambda images: named(cell(Tensor(images)), names), max(shape[0], 0), uint8, known)
+    return Predictor(run, max(shape[0], 0), uint8, known)
 
 
 def _open_checkpoint(path: Path, config: Optional[str], overrides: Overrides, batch_size: int) -> Predictor:
@@ -159,10 +157,9 @@ def _open_checkpoint(path: Path, config: Optional[str], overrides: Overrides, ba
     device.set_up(found.runtime.device_target, fused_kernels="off")
     from mindspore import Tensor
 
-    from src.models import TokenTracer, from_config
+    from src.models import TokenTracer, with_weights
 
-    network = from_config(found.model).set_train(False)
-    checkpoint.load_into(network)
+    network = with_weights(checkpoint, found.model)
     tracer = TokenTracer(network)
 
     def ask(images: np.ndarray) -> dict[str, np.ndarray]:

@@ -1,6 +1,6 @@
 """Models; importing this package registers them with MindCV."""
 
-from src.models.registry import from_checkpoint, from_config
+from src.models.registry import from_checkpoint, from_config, with_weights
 from src.models.trace import TokenTracer, Trace, trace, trace_tokens
 from src.models.vit import RandomInputs, SkipViT, build
 
@@ -14,4 +14,5 @@ __all__ = [
     "from_config",
     "trace",
     "trace_tokens",
+    "with_weights",
 ]

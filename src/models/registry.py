@@ -13,7 +13,7 @@ from src.config.variants import sizes_of
 from src.errors import UserError
 from src.models.vit import SkipViT, build
 from src.runs import find_checkpoint
-from src.weights import read_checkpoint
+from src.weights import Checkpoint, read_checkpoint
 
 
 def from_config(config: ModelConfig, amp_level: str = "O0", target: Optional[str] = None) -> SkipViT:
@@ -47,7 +47,19 @@ def from_checkpoint(path: Union[str, Path], **settings: object) -> SkipViT:
     """
     config, found = find_checkpoint(None, str(path), {f"model.{name}": value for name, value in settings.items()})
     checkpoint = read_checkpoint(found)
-    network = from_config(checkpoint.fill_in(config).model).set_train(False)
+    return with_weights(checkpoint, checkpoint.fill_in(config).model)
+
+
+def with_weights(checkpoint: Checkpoint, config: ModelConfig, target: Optional[str] = None) -> SkipViT:
+    """Build the network of a configuration, in evaluation mode, with a checkpoint's weights.
+
+    Args:
+        target: As of `from_config`.
+
+    Raises:
+        UserError: They do not fit each other.
+    """
+    network = from_config(config, target=target).set_train(False)
     checkpoint.load_into(network)
     return network
 

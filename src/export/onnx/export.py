@@ -41,7 +41,10 @@ def export_checkpoint(config: Config, path: Path, outputs: Mapping[int, Path], f
     checkpoint = read_checkpoint(path)
     config = checkpoint.fill_in(config)
     device.set_up(config.runtime.device_target, fused_kernels="off")
-    export_files(OnnxWriter(config, checkpoint), outputs, form, ask_network(config, checkpoint, form.uint8), tolerance)
+    from src.models import with_weights
+
+    expected = ask_network(with_weights(checkpoint, config.model), config, form.uint8)
+    export_files(OnnxWriter(config, checkpoint), outputs, form, expected, tolerance)
 
 
 class OnnxWriter:
