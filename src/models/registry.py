@@ -121,7 +121,5 @@ def skipvit_b_distilled_16_224(pretrained: bool = False, **kwargs: Any) -> SkipV
 def _build_variant(name: str, pretrained: bool, arguments: dict[str, Any]) -> SkipViT:
     if pretrained:
         raise UserError("there are no pretrained weights to download; load a file with src.models.from_checkpoint")
-    if arguments.get("num_classes", 1) < 1:
-        raise UserError("num_classes 0: a network has a head; for its tokens without one call network.features(images)")
     sizes: dict[str, Any] = dict(sizes_of(name))
     return build(**{**sizes, **arguments})

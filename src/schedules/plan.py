@@ -127,6 +127,9 @@ class Geometry:
         mlp_dim = int(embed_dim * mlp_ratio)
         if mlp_dim < 1:
             raise UserError(f"model.mlp_ratio {mlp_ratio:g} leaves no channel in the MLP of width {embed_dim}")
+        if num_classes < 1:
+            what = "a network has a head; for its tokens without one call network.features(images)"
+            raise UserError(f"num_classes {num_classes}: {what}")
         if pool not in POOLS:
             raise UserError(f"model.pool {pool!r} is unknown; choose one of {', '.join(POOLS)}")
         score_rows = _score_rows(distilled_score, distilled, pool)

@@ -4,12 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from src.data.batches import in_batches
 from src.errors import UserError, short_message
 
 
 class Session:
-    """A file as a function of any number of images, whatever its batch size.
+    """A file as a function of a batch of images.
 
     Attributes:
         batch_size: Images of a batch; 0: any number.
@@ -35,10 +34,6 @@ class Session:
         self.uint8 = given.type == "tensor(uint8)"
         self.outputs = [output.name for output in self.session.get_outputs()]
         self.facts: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
-
-    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the outputs of images [B, ...] by name."""
-        return in_batches(self.run, images, self.batch_size)
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Return the outputs of one batch by name."""
