@@ -67,6 +67,7 @@ CountOrZero = Annotated[int, Strict(), Field(ge=0, le=10**9)]
 UpToMillion = Annotated[int, Strict(), Field(ge=1, le=10**6)]
 Size = Annotated[int, Strict(), Field(ge=1, le=2**14)]
 UpTo1000 = Annotated[int, Strict(), Field(ge=1, le=1000)]
+UpTo1000OrZero = Annotated[int, Strict(), Field(ge=0, le=1000)]
 StrictFloat = Annotated[float, Strict(), _NUMBER]
 NonNegative = Annotated[float, Strict(), Field(ge=0), _NUMBER]
 Positive = Annotated[float, Strict(), Field(gt=0), _NUMBER]
@@ -96,6 +97,9 @@ class ModelConfig:
     """The network. Sizes that are null are those of `name`."""
 
     name: Text = key("skipvit_s_16_224", "a model of the registry", *_STEP, Role.STATED)
+    backbone: Optional[Literal["vit", "lvvit"]] = key(
+        None, "vit, or lvvit: a stem of convolutions, and a head for patch tokens (LV-ViT)", *_STEP
+    )
     tokens: Text = key("none", "the schedule, such as `6(55%)+11`", *_STEP, Role.STATED)
     image_size: ImageSize = key(224, "pixels of a square's side, or [height, width]", *_STEP, Role.STATED)
     num_classes: Optional[UpToMillion] = key(
@@ -113,6 +117,9 @@ class ModelConfig:
         "cls",
         "a distilled model's scores: the [CLS] token's attention, or the mean of its and the distillation token's",
         *_STEP,
+    )
+    predictors: Optional[UpTo1000OrZero] = key(
+        None, "DynamicViT's predictors; null: as many as the schedules of the run ask", *_STEP
     )
     drop_rate: Probability = key(0.0, "dropout after position embedding, projection and MLP layers", *_STEP)
     drop_path_rate: Probability = key(0.0, "stochastic depth of the last block, rising linearly from 0", *_STEP)
@@ -254,6 +261,37 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, config=_CLOSED)
+class TokenLabelsConfig:
+    """Labels of the patch tokens, for `model.backbone: lvvit` (arXiv 2104.10858)."""
+
+    maps: Optional[Text] = key(
+        None,
+        "a folder of label maps, such as `src.tools.label_maps` writes; null: a patch has the label of its image",
+        *_DATA,
+    )
+    weight: NonNegative = key(1.0, "weight of the patches' loss beside the image's", Role.STEP_TIME)
+    mix_alpha: NonNegative = key(
+        0.0, "MixToken's alpha: a box of the tokens is another image's; 0: off; in place of mixup and CutMix", *_DATA
+    )
+
+
+@dataclass(frozen=True, config=_CLOSED)
+class PredictorConfig:
+    """Training of the ranking `predictor` (DynamicViT, arXiv 2106.02034)."""
+
+    teacher: Optional[Text] = key(
+        None,
+        "a file of a dense network's weights, of any kind that `src.tools.convert` reads, to distil from; null: none",
+        Role.STEP_TIME,
+    )
+    ratio_weight: NonNegative = key(2.0, "weight of the loss that holds the shares of kept tokens to the schedule's")
+    logits_weight: NonNegative = key(0.5, "weight of the distance between the teacher's classes and the network's")
+    tokens_weight: NonNegative = key(0.5, "weight of the distance between the teacher's tokens and the kept ones")
+    frozen_epochs: CountOrZero = key(0, "first epochs in which the predictors alone are trained")
+    backbone_lr: Share = key(1.0, "share of the learning rate for all weights but the predictors'")
+
+
+@dataclass(frozen=True, config=_CLOSED)
 class OptimizerConfig:
     """The optimiser and the learning rate over time.
 
@@ -310,14 +348,16 @@ class Config:
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    token_labels: TokenLabelsConfig = dataclasses.field(default_factory=TokenLabelsConfig)
+    predictor: PredictorConfig = dataclasses.field(default_factory=PredictorConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     run: RunConfig = dataclasses.field(default_factory=RunConfig)
     runtime: RuntimeConfig = dataclasses.field(default_factory=RuntimeConfig)
 
 
 SECTIONS: dict[str, type] = {
-    "model": ModelConfig, "data": DataConfig, "train": TrainConfig, "optimizer": OptimizerConfig, "run": RunConfig,
-    "runtime": RuntimeConfig,
+    "model": ModelConfig, "data": DataConfig, "train": TrainConfig, "token_labels": TokenLabelsConfig,
+    "predictor": PredictorConfig, "optimizer": OptimizerConfig, "run": RunConfig, "runtime": RuntimeConfig,
 }  # fmt: skip
 
 

@@ -1,17 +1,22 @@
-"""The models of the registry by their sizes, which need no network to be known (arXiv 2010.11929, 2012.12877)."""
+"""The models of the registry by their sizes, which need no network to be known.
+
+ViT: arXiv 2010.11929, 2012.12877. LV-ViT: arXiv 2104.10858.
+"""
 
 import difflib
 from collections.abc import Mapping
-from typing import Union
+from typing import Any, Union
 
 from src.errors import UserError
 
-DEFAULTS: Mapping[str, Union[int, float]] = {
-    "patch_size": 16, "embed_dim": 384, "depth": 12, "num_heads": 6, "mlp_ratio": 4.0, "distilled": False,
+DEFAULTS: Mapping[str, Union[int, float, str]] = {
+    "backbone": "vit", "patch_size": 16, "embed_dim": 384, "depth": 12, "num_heads": 6, "mlp_ratio": 4.0,
+    "distilled": False, "residual_divisor": 1.0,
 }  # fmt: skip
 _TI, _S, _B = ({"embed_dim": 64 * heads, "num_heads": heads} for heads in (3, 6, 12))
 _L = {"embed_dim": 1024, "num_heads": 16, "depth": 24}
-VARIANTS: Mapping[str, Mapping[str, int]] = {
+_LV = {"backbone": "lvvit", "mlp_ratio": 3.0}
+VARIANTS: Mapping[str, Mapping[str, Union[int, float, str]]] = {
     "skipvit_ti_16_224": _TI,
     "skipvit_s_16_224": _S,
     "skipvit_b_16_224": _B,
@@ -21,10 +26,13 @@ VARIANTS: Mapping[str, Mapping[str, int]] = {
     "skipvit_ti_distilled_16_224": {**_TI, "distilled": True},
     "skipvit_s_distilled_16_224": {**_S, "distilled": True},
     "skipvit_b_distilled_16_224": {**_B, "distilled": True},
+    "lvvit_ti_16_224": {**_LV, "embed_dim": 240, "num_heads": 4},
+    "lvvit_s_16_224": {**_LV, "depth": 16, "residual_divisor": 2.0},
+    "lvvit_m_16_224": {**_LV, "embed_dim": 512, "num_heads": 8, "depth": 20, "residual_divisor": 2.0},
 }
 
 
-def sizes_of(name: str) -> dict[str, Union[int, float]]:
+def sizes_of(name: str) -> dict[str, Any]:
     """Return the sizes of a model of the registry, by their keyword arguments.
 
     Raises:

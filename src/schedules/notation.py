@@ -8,6 +8,7 @@ A schedule is `none`, or routes joined by `;`. Blocks are numbered from 1, as in
 ``6(55%,random)+11``              ranked by another word of `src.schedules.rankings` than the [CLS] attention
 ``2(50%)+6;7(50%)+11``            two routes, one after the other
 ``<3(50%,random)+10``             they leave before block 3, not after its attention (TREAD, arXiv 2501.04765)
+``4,7,10(30%,30%,30%,predictor)`` they leave before the blocks, as predictors say (DynamicViT, arXiv 2106.02034)
 ``<2..11(50%,random)+next``       each of blocks 2 to 11 for itself, back before the next (random-LTD, arXiv 2211.11586)
 
 `src.schedules.plan` resolves a schedule to static integers.
@@ -65,7 +66,7 @@ class Route:
         blocks = ",".join(str(stage.block) for stage in stages) + (f"..{self.stages[-1].block}" if self.each else "")
         ratios = ",".join([*map(str, stages), *([] if self.ranking == "cls" else [self.ranking])])
         end = "+next" if self.each else "+fused" if self.fused else f"+{self.rejoin}" if self.rejoin else ""
-        return f"{'<' if self.before else ''}{blocks}({ratios}){end}"
+        return f"{'<' if self.before and self.ranking != 'predictor' else ''}{blocks}({ratios}){end}"
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,11 @@ class Schedule:
         return max([max(route.stages[-1].block, route.rejoin or 0) for route in self.routes], default=0)
 
     @property
+    def predictors(self) -> int:
+        """The predictors that it asks, one a stage."""
+        return sum(len(route.stages) for route in self.routes if route.ranking == "predictor")
+
+    @property
     def rankings(self) -> tuple[str, ...]:
         """The ranking of each route."""
         return tuple(route.ranking for route in self.routes)
@@ -115,6 +121,8 @@ def parse(spec: str) -> Schedule:
             raise refusal(
                 spec, f"{after} must start in block {route.rejoin} or later, where the tokens of {route} return"
             )
+    if len(routes) > 1 and any(route.ranking == "predictor" for route in routes):
+        raise refusal(spec, "predictors rank in one route alone: their training knows no other")
     if len({route.ranking == "oracle" for route in routes}) > 1:
         raise refusal(spec, "an oracle ranks in all routes or in none: it cannot know what another ranking leaves")
     return Schedule(routes)
@@ -171,7 +179,10 @@ def _parse_route(spec: str, text: str) -> Route:
     rejoin = blocks[-1] + 1 if each else int(match["end"]) if match["end"] not in (None, "fused") else None
     if rejoin is not None and rejoin <= blocks[-1]:
         raise refusal(spec, f"its rejoin before block {rejoin} must come after the last drop in block {blocks[-1]}")
-    ranking, before, fused = match["ranking"] or "cls", bool(match["before"]), match["end"] == "fused"
+    ranking, fused = match["ranking"] or "cls", match["end"] == "fused"
+    before = bool(match["before"]) or ranking == "predictor"
+    if ranking == "predictor" and match["end"]:
+        raise refusal(spec, f"what a predictor drops never returns and is not fused; leave out +{match['end']}")
     if before and (ranking in BY_ATTENTION or fused):
         others = ", ".join(word for word in RANKINGS if word not in BY_ATTENTION)
         raise refusal(

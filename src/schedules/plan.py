@@ -9,10 +9,12 @@ from typing import Optional
 from src.config import IMAGENET_CLASSES, ImageSize, ModelConfig, sides
 from src.config.variants import sizes_of
 from src.errors import UserError
-from src.schedules.notation import Route, Schedule, refusal
+from src.schedules.notation import Route, Schedule, parse, refusal
 from src.schedules.rankings import BY_CLS, FIXED, RANKINGS, fixed_positions
 
 POOLS = ("cls", "avg")
+BACKBONES = ("vit", "lvvit")
+STEM_CHANNELS = 64  # of LV-ViT's convolutions, in all its sizes but the largest
 DISTILLED_SCORES = {"cls": 1, "mean": 2}
 
 
@@ -28,6 +30,9 @@ class Geometry:
         pool: What the head reads: `cls`, the [CLS] token, or `avg`, the mean of all tokens of a model without one.
         distilled: Whether a distillation token follows the [CLS] token, with a head of its own (arXiv 2012.12877).
         score_rows: Tokens whose attention makes the [CLS] scores: the [CLS] token, or it and the distillation token.
+        backbone: `vit`; or `lvvit`, with a stem of convolutions, no bias of Q, K and V, and a head for patch tokens.
+        residual_divisor: What a block's attention and MLP are divided by before they are added.
+        predictors: DynamicViT's predictors of who stays, one a stage.
     """
 
     grid: tuple[int, int]
@@ -42,6 +47,19 @@ class Geometry:
     pool: str = "cls"
     distilled: bool = False
     score_rows: int = 1
+    backbone: str = "vit"
+    residual_divisor: float = 1.0
+    predictors: int = 0
+
+    @property
+    def has_stem(self) -> bool:
+        """Whether convolutions come before the patch embedding, which then reads half as many pixels each way."""
+        return self.backbone == "lvvit"
+
+    @property
+    def labels_tokens(self) -> bool:
+        """Whether a second head classifies the patch tokens (LV-ViT)."""
+        return self.backbone == "lvvit"
 
     @property
     def prefix_tokens(self) -> int:
@@ -64,16 +82,33 @@ class Geometry:
 
     @property
     def patch_dim(self) -> int:
+        """Numbers that the patch embedding reads of a patch: its pixels, or what the stem makes of them."""
+        if self.has_stem:
+            return STEM_CHANNELS * (self.patch_size // 2) ** 2
         return self.in_channels * self.patch_size**2
 
     @property
     def parameters(self) -> int:
-        """The number of weights; schedules add none."""
+        """The number of weights; of all schedules, predictors' alone add some."""
         dim, hidden = self.embed_dim, self.mlp_dim
         block = 4 * dim + (dim + 1) * 3 * dim + (dim + 1) * dim + (dim + 1) * hidden + (hidden + 1) * dim
+        block -= 3 * dim * (self.backbone == "lvvit")
         ends = (self.patch_dim + 1) * dim + (2 * self.prefix_tokens + self.num_patches) * dim + 2 * dim
-        ends += self.classifiers * (dim + 1) * self.num_classes
-        return ends + self.depth * block
+        ends += (self.classifiers + self.labels_tokens) * (dim + 1) * self.num_classes
+        ends += self.has_stem * sum(kernel + 2 * STEM_CHANNELS for kernel in self.stem_kernels)
+        predictor = 2 * dim + sum((inputs + 1) * outputs for inputs, outputs in self.predictor_layers)
+        return ends + self.depth * block + self.predictors * predictor
+
+    @property
+    def stem_kernels(self) -> tuple[int, int, int]:
+        """The weights of the stem's convolutions: 7x7 of stride 2, and twice 3x3."""
+        return 49 * self.in_channels * STEM_CHANNELS, 9 * STEM_CHANNELS**2, 9 * STEM_CHANNELS**2
+
+    @property
+    def predictor_layers(self) -> tuple[tuple[int, int], ...]:
+        """Channels in and out of each linear layer of a predictor."""
+        dim = self.embed_dim
+        return (dim, dim), (dim, dim // 2), (dim // 2, dim // 4), (dim // 4, 2)
 
     def at(self, image_size: ImageSize) -> "Geometry":
         """Return the geometry of the same model for images of another size.
@@ -97,7 +132,8 @@ class Geometry:
             image_size=config.image_size, num_classes=classes, align_tokens=config.align_tokens,
             patch_size=int(sizes["patch_size"]), embed_dim=int(sizes["embed_dim"]), depth=int(sizes["depth"]),
             num_heads=int(sizes["num_heads"]), mlp_ratio=sizes["mlp_ratio"], pool=config.pool,
-            distilled=bool(sizes["distilled"]), distilled_score=config.distilled_score,
+            distilled=bool(sizes["distilled"]), distilled_score=config.distilled_score, backbone=sizes["backbone"],
+            residual_divisor=sizes["residual_divisor"], predictors=count_predictors(config.predictors, config.tokens),
         )  # fmt: skip
 
     @classmethod
@@ -115,6 +151,9 @@ class Geometry:
         pool: str = "cls",
         distilled: bool = False,
         distilled_score: str = "cls",
+        backbone: str = "vit",
+        residual_divisor: float = 1.0,
+        predictors: int = 0,
     ) -> "Geometry":
         """Return the geometry of a model's keyword arguments.
 
@@ -133,9 +172,12 @@ class Geometry:
         if pool not in POOLS:
             raise UserError(f"model.pool {pool!r} is unknown; choose one of {', '.join(POOLS)}")
         score_rows = _score_rows(distilled_score, distilled, pool)
+        _check_backbone(backbone, patch_size, pool, distilled)
+        if predictors and embed_dim % 4:
+            raise UserError(f"model.embed_dim {embed_dim}: predictors halve it twice; choose a multiple of 4")
         return cls(
             grid, patch_size, embed_dim, depth, num_heads, mlp_dim, num_classes, in_channels, align_tokens, pool,
-            distilled, score_rows,
+            distilled, score_rows, backbone, residual_divisor, predictors,
         )  # fmt: skip
 
 
@@ -163,6 +205,27 @@ class Drop:
     def left(self) -> int:
         """Patch tokens present after the drop."""
         return self.keep + self.fused
+
+
+def count_predictors(predictors: Optional[int], tokens: str) -> int:
+    """Return the predictors of a model: as many as it says, else as its schedule asks.
+
+    Raises:
+        UserError: The schedule is refused.
+    """
+    return parse(tokens).predictors if predictors is None else predictors
+
+
+def _check_backbone(backbone: str, patch_size: int, pool: str, distilled: bool) -> None:
+    if backbone not in BACKBONES:
+        raise UserError(f"model.backbone {backbone!r} is unknown; choose one of {', '.join(BACKBONES)}")
+    if backbone != "lvvit":
+        return
+    if patch_size % 2:
+        raise UserError(f"model.patch_size {patch_size}: the stem of model.backbone lvvit halves it; choose an even one")
+    if pool != "cls" or distilled:
+        what = "a distillation token" if distilled else f"model.pool {pool}"
+        raise UserError(f"model.backbone lvvit has a [CLS] token and a head for it, not {what}; choose another")
 
 
 def _score_rows(distilled_score: str, distilled: bool, pool: str) -> int:
@@ -202,6 +265,8 @@ class Plan:
         tokens_out: Tokens that enter the block's MLP and leave the block, those of prefix and fusion included.
         macs: Multiply-accumulates of one forward pass of one image.
         ideal_gain: MACs of the dense model divided by `macs`, minus 1 (a fraction).
+        trained_macs: MACs of a forward pass in training: `macs`, but with predictors those of all tokens in every
+            block, for they learn under masks.
     """
 
     schedule: Schedule
@@ -213,6 +278,7 @@ class Plan:
     tokens_out: tuple[int, ...]
     macs: int
     ideal_gain: float
+    trained_macs: int
 
     @property
     def kept(self) -> tuple[int, ...]:
@@ -250,12 +316,14 @@ def resolve(schedule: Schedule, geometry: Geometry) -> Plan:
         tokens_in.append(prefix + (drop.left if drop and drop.before else patches))
         patches = drop.left if drop else patches
         tokens_out.append(prefix + patches)
-    macs = _count_macs(geometry, tokens_in, tokens_out)
-    dense = [prefix + geometry.num_patches] * geometry.depth
-    gain = _count_macs(geometry, dense, dense) / macs - 1
+    full = [prefix + geometry.num_patches] * geometry.depth
+    dense = _count_macs(geometry, full, full)
+    asked = [drop.present for drop in drops if drop and drop.ranking == "predictor"]
+    macs = _count_macs(geometry, tokens_in, tokens_out) + sum(asked) * _predictor_macs(geometry)
+    trained = dense + len(asked) * geometry.num_patches * _predictor_macs(geometry) if asked else macs
     return Plan(
         schedule, geometry.num_patches, prefix, tuple(drops), tuple(rejoins), tuple(tokens_in), tuple(tokens_out), macs,
-        gain,
+        dense / macs - 1, trained,
     )  # fmt: skip
 
 
@@ -264,6 +332,11 @@ def _check(schedule: Schedule, geometry: Geometry) -> None:
     if schedule.last_block > geometry.depth:
         last = schedule.last_block
         raise refusal(str(schedule), f"block {last} is out of range: the model has blocks 1 to {geometry.depth}")
+    if schedule.predictors > geometry.predictors:
+        raise refusal(
+            str(schedule), f"it asks {schedule.predictors} predictors, the model has {geometry.predictors}; choose"
+            f" another ranking, or train with model.predictors={schedule.predictors}"
+        )  # fmt: skip
     for route in schedule.routes:
         if route.ranking == "centre" and route.fused and len(route.stages) > 1:
             raise refusal(
@@ -288,6 +361,8 @@ def _drop(
         indices: The patch of each, as far as fixed rankings have left them.
     """
     keep = math.ceil((1 - ratio) * patches)
+    if route.ranking == "predictor":
+        keep = math.floor(_share(route, block) * geometry.num_patches)
     if keep < 1:
         raise refusal(str(schedule), f"it keeps {keep} of {patches} tokens in block {block}; lower the ratio")
     keep = _align(keep, geometry.prefix_tokens + route.fused, geometry.align_tokens)
@@ -300,15 +375,31 @@ def _drop(
     return Drop(keep, patches, route.before, route.fused, route.ranking, fixed)
 
 
+def _share(route: Route, block: int) -> Fraction:
+    """Return the share of all patch tokens that a route leaves in a block."""
+    return math.prod((1 - stage.ratio for stage in route.stages if stage.block <= block), start=Fraction(1))
+
+
 def _align(keep: int, others: int, multiple: int) -> int:
     """Return the least number, at least `keep`, that comes to a multiple together with `others`."""
     return -(-(keep + others) // multiple) * multiple - others
 
 
 def _count_macs(geometry: Geometry, tokens_in: Sequence[int], tokens_out: Sequence[int]) -> int:
-    """Count patch embedding, QKV, attention, projection, MLP and head, as Table 1's ideal gains do."""
+    """Count patch embedding, QKV, attention, projection, MLP and head, as Table 1's ideal gains do.
+
+    LV-ViT's head for patch tokens reads those that leave the last block, a fused one included.
+    """
     dim = geometry.embed_dim
     attention = sum(4 * t * dim * dim + 2 * t * t * dim for t in tokens_in)
     mlp = sum(2 * t * dim * geometry.mlp_dim for t in tokens_out)
     heads = geometry.classifiers * dim * geometry.num_classes
-    return geometry.num_patches * geometry.patch_dim * dim + attention + mlp + heads
+    if geometry.labels_tokens:
+        heads += (tokens_out[-1] - geometry.prefix_tokens) * dim * geometry.num_classes
+    stem = sum(geometry.stem_kernels) * geometry.num_patches * (geometry.patch_size // 2) ** 2 * geometry.has_stem
+    return stem + geometry.num_patches * geometry.patch_dim * dim + attention + mlp + heads
+
+
+def _predictor_macs(geometry: Geometry) -> int:
+    """Count the multiply-accumulates of a predictor for a token."""
+    return sum(inputs * outputs for inputs, outputs in geometry.predictor_layers)

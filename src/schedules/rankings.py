@@ -7,12 +7,13 @@ norm       the L2 norm of the token where it leaves; the largest stay
 received   the attention that a token receives, averaged over heads and over all tokens
 stride     one in every so many tokens stays, whatever the image shows
 centre     those nearest to the middle of the image stay, whatever it shows
+predictor  a small network before the block, which is trained to tell who stays (DynamicViT, arXiv 2106.02034)
 oracle     the [CLS] attention of a frozen dense network, `train.oracle`: in training alone, evaluation ranks by `cls`
 """
 
 from collections.abc import Sequence
 
-RANKINGS = ("cls", "random", "lowest", "norm", "received", "stride", "centre", "oracle")
+RANKINGS = ("cls", "random", "lowest", "norm", "received", "stride", "centre", "predictor", "oracle")
 BY_ATTENTION = ("cls", "lowest", "received", "oracle")  # known only after a block's attention
 BY_CLS = ("cls", "lowest", "oracle")  # by the [CLS] token's
 GIVEN = ("random", "oracle")  # that the network is given beside the images
