@@ -64,19 +64,23 @@ def predict(weights, stage, tokens, decision):
 def softmax_of_kept(products, decision, eps=1e-6):
     """Attention weights of products [t, t], over the keys that `decision` [t] keeps and each row's own.
 
-    The largest product is sought among those keys alone, so a row with distant dropped keys loses nothing.
+    The largest product is sought among those keys alone, so a row with distant dropped keys loses nothing; what
+    exceeds it counts as it.
     """
-    allowed = np.maximum(decision[None, :], np.eye(len(decision))) > 0
-    largest = np.where(allowed, products, -np.inf).max(1, keepdims=True)
-    exponents = np.where(allowed, np.exp(np.minimum(products - largest, 0)), 0)
+    mask = np.where(np.eye(len(decision)) == 1, 1, decision[None, :])
+    largest = np.where(mask > 0.5, products, -np.inf).max(1, keepdims=True)
+    exponents = np.exp(np.minimum(products - largest, 0)) * mask
     return (exponents + eps / len(decision)) / (exponents.sum(1, keepdims=True) + eps)
 
 
-def masked_pass(weights, images, spec, noise, heads=4, patch=4, divisor=1, act="erf", weigh=softmax_of_kept, **stem):
+def masked_pass(
+    weights, images, spec, noise, heads=4, patch=4, divisor=1, act="erf", weigh=softmax_of_kept, around=None, **stem
+):
     """The training's pass: every token in every block, dropped ones seen by themselves alone.
 
     `noise` is Gumbel noise [B, N, 2] for each stage in turn: a token is kept where score + noise is largest for keep,
-    and it was kept before. `stem` (training, mask) goes to an LV-ViT's.
+    and it was kept before. `stem` (training, mask) goes to an LV-ViT's. With `around`, the `Outcome` of weights nearby,
+    its choices stay and move with their soft probabilities: derivatives are then the straight-through estimator's.
     """
     weights, drops = reference_lvvit.timm_names(weights), reference.read_spec(spec)[0]
     rows = []
@@ -85,10 +89,12 @@ def masked_pass(weights, images, spec, noise, heads=4, patch=4, divisor=1, act="
         decision, scores, decisions = np.ones(len(tokens) - 1), {}, {}
         for i in range(reference.depth_of(weights)):
             if i + 1 in drops:
-                stage = len(scores)
-                scores[i + 1] = predict(weights, stage, matrix[1:], decision)
-                keep, drop = (scores[i + 1] + noise[stage][number]).T
-                decision = decision * (keep >= drop)
+                drawn = noise[len(scores)][number]
+                scores[i + 1] = predict(weights, len(scores), matrix[1:], decision)
+                chosen = around.scores[i + 1][number] if around else scores[i + 1]
+                moved = reference.softmax(scores[i + 1] + drawn) - reference.softmax(chosen + drawn)
+                keep, drop = (chosen + drawn).T
+                decision = decision * ((keep >= drop) + moved[:, 0])
                 decisions[i + 1] = decision
             seen = np.concatenate([[1.0], decision])
             matrix = run_block(weights, i, matrix, heads, divisor, act, lambda p, seen=seen: weigh(p, seen))

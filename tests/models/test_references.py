@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from tests.helpers import reference
+from tests.helpers import originals, reference
 from tests.helpers import reference_dynamicvit as dynamicvit
 from tests.helpers import reference_lvvit as lvvit
 
@@ -278,3 +278,81 @@ def test_the_whole_loss_is_its_parts(request, weights, images, backbone):
     assert dynamicvit.loss(
         teacher._replace(decisions=out.decisions), teacher, targets, [0.7, 0.35], 0
     ) == pytest.approx(lvvit.cross_entropy(teacher.cls, targets))
+
+
+def in_float64(case):
+    return {name: weight.astype(np.float64) for name, weight in originals.weights_of(case).items()}
+
+
+def labelled_loss(weights):
+    """LV-ViT's outcome in training, and the loss of its token labels; of the originals' case."""
+    sizes = {"heads": originals.HEADS, "patch": originals.PATCH, "divisor": originals.DIVISOR}
+    out = lvvit.forward(weights, originals.IMAGES, **sizes, training=True, mask=originals.BOX)
+    targets = lvvit.map_targets(originals.label_maps()[0], *originals.label_matrices(), originals.CLASSES)
+    return out, lvvit.token_label_loss(out, *lvvit.mixed_targets(*targets, originals.BOX), 1.0, 0.5)
+
+
+def test_what_lvvits_own_code_computed():
+    weights, stored = in_float64("lvvit"), originals.results_of("lvvit")
+    logits = lvvit.forward(weights, originals.IMAGES, divisor=originals.DIVISOR).logits
+    assert np.abs(logits - stored["eval/logits"]).max() < 1e-10
+    out, loss = labelled_loss(weights)
+    assert np.abs(out.cls - stored["train/cls"]).max() < 1e-10
+    assert np.abs(out.aux - stored["train/aux"]).max() < 1e-10
+    assert abs(loss - stored["train/loss"]) < 1e-5  # whose RoIAlign is in float32
+
+
+def along_directions(loss, weights, probed, names):
+    """Central differences of a loss by some parameters, and what the original's gradients say of the same."""
+    along = originals.directions({name: w.shape for name, w in weights.items() if "moving" not in name})
+    assert len(along) == len(probed)
+    for name in names:
+        ends = [loss({**weights, name: weights[name] + step * along[name]}) for step in (-1e-7, 1e-7)]
+        product, size = probed[sorted(along).index(name)]
+        assert abs((ends[1] - ends[0]) / 2e-7 - product) < 1e-5 * size, name
+
+
+def test_gradients_of_lvvits_own_code():
+    names = "patch_embed.conv1.weight", "patch_embed.bn2.gamma", "blocks.0.attn.qkv.weight", "aux_head.bias"
+    probed = originals.results_of("lvvit")["train/gradients"]
+    along_directions(lambda weights: labelled_loss(weights)[1], in_float64("lvvit"), probed, names)
+
+
+@pytest.mark.parametrize("case", originals.CASES[1:])
+def test_what_dynamicvits_own_code_computed(case):
+    weights, stored = in_float64(case), originals.results_of(case)
+    sizes = {"divisor": originals.DIVISOR if "lvvit" in case else 1}
+    short = dynamicvit.topk_pass(weights, originals.IMAGES, originals.STAGES, **sizes)
+    assert np.abs(short.logits - stored["eval/logits"]).max() < 1e-10
+    assert all(np.array_equal(places, stored[f"eval/kept/{block}"]) for block, places in short.kept.items())
+    teacher = dynamicvit.topk_pass(weights, originals.IMAGES, "none", **sizes)
+    stem = {"training": True} if "lvvit" in case else {}
+    noise = originals.NOISE.astype(np.float64)
+    out = dynamicvit.masked_pass(weights, originals.IMAGES, originals.STAGES, noise, **sizes, **stem)
+    for block, decision in out.decisions.items():
+        assert np.array_equal(decision, stored[f"kept/decision/{block}"])
+    assert np.abs(out.cls - stored["kept/cls"]).max() < 1e-5  # whose masked softmax is in float32
+    tokens = out.features if out.aux is None else out.aux
+    assert np.abs(tokens - stored["kept/tokens"]).max() < 2e-5
+    loss = dynamicvit.loss(out, teacher, originals.TARGETS, originals.SHARES)
+    assert abs(loss - stored["kept/loss"]) < 1e-5
+    assert np.abs(out.cls - stored["all/cls"]).max() > 1e-2  # the largest over dropped keys too is another network
+
+
+@pytest.mark.parametrize("case", originals.CASES[1:])
+def test_gradients_through_hard_decisions_of_dynamicvits_own_code(case):
+    weights, noise = in_float64(case), originals.NOISE.astype(np.float64)
+    arguments = {"divisor": originals.DIVISOR, "training": True} if "lvvit" in case else {}
+    teacher = dynamicvit.topk_pass(weights, originals.IMAGES, "none", divisor=arguments.get("divisor", 1))
+
+    def masked(weights, around=None):
+        images, spec = originals.IMAGES, originals.STAGES
+        return dynamicvit.masked_pass(weights, images, spec, noise, around=around, **arguments)
+
+    chosen = masked(weights)
+    names = "predictors.0.out3.weight", "predictors.0.in_norm.gamma", "predictors.1.in_proj.bias", "pos_embed"
+    probed = originals.results_of(case)["kept/gradients"]
+    along_directions(
+        lambda near: dynamicvit.loss(masked(near, chosen), teacher, originals.TARGETS, originals.SHARES),
+        weights, probed, names,
+    )  # fmt: skip
