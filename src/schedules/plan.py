@@ -222,7 +222,9 @@ def _check_backbone(backbone: str, patch_size: int, pool: str, distilled: bool) 
     if backbone != "lvvit":
         return
     if patch_size % 2:
-        raise UserError(f"model.patch_size {patch_size}: the stem of model.backbone lvvit halves it; choose an even one")
+        raise UserError(
+            f"model.patch_size {patch_size}: the stem of model.backbone lvvit halves it; choose an even one"
+        )
     if pool != "cls" or distilled:
         what = "a distillation token" if distilled else f"model.pool {pool}"
         raise UserError(f"model.backbone lvvit has a [CLS] token and a head for it, not {what}; choose another")
