@@ -48,10 +48,7 @@ class CropFinder:
         ds.config.set_seed(seeds[0])
         seen = self.crop(_coordinates(height, width))
         pixels, middle = len(seen), len(seen) // 2
-        first, second = (
-            seen[middle - 1, middle - 1].astype(np.float64),
-            seen[middle, middle],
-        )  # neighbours, never padding
+        first, second = seen[[middle - 1, middle], [middle - 1, middle], :2].astype(np.float64)  # never padding
         sides = np.maximum(1, np.rint(pixels * (second - first)))
         corner = np.rint((first + second + 1 - sides) / 2)
         flipped = False
@@ -66,8 +63,8 @@ _LEFT_AND_RIGHT = np.repeat(np.array([[[0], [1]]], np.uint8), 3, axis=2)
 
 
 def _coordinates(height: int, width: int) -> np.ndarray:
-    """Return float32 [height, width, 2]: the row and the column of each pixel."""
-    coordinates = np.empty((height, width, 2), np.float32)
+    """Return float32 [height, width, 3]: the row and the column of each pixel, and 0, for MindSpore pads no pair."""
+    coordinates = np.zeros((height, width, 3), np.float32)
     coordinates[..., 0] = np.arange(height)[:, None]
     coordinates[..., 1] = np.arange(width)
     return coordinates
