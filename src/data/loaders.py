@@ -28,8 +28,8 @@ def train_batches(epoch: Epoch, sink: bool = False) -> Generator[tuple, None, No
         RunError: An image cannot be read or augmented, or a worker died.
     """
     if not sink:
-        for images, labels in epoch:
-            yield ms.Tensor.from_numpy(images), ms.Tensor.from_numpy(labels)
+        for batch in epoch:
+            yield tuple(map(ms.Tensor.from_numpy, batch))
         return
     loader = as_dataset(epoch)
     take = ms.data_sink(lambda *batch: batch, loader)
@@ -42,7 +42,7 @@ def train_batches(epoch: Epoch, sink: bool = False) -> Generator[tuple, None, No
 
 def as_dataset(epoch: Epoch) -> ds.Dataset:
     """Return an epoch's training batches as a data set of MindSpore's, which reads them ahead in a thread."""
-    return ds.GeneratorDataset(epoch, ["image", "label"], shuffle=False, num_parallel_workers=1)
+    return ds.GeneratorDataset(epoch, list(epoch.columns), shuffle=False, num_parallel_workers=1)
 
 
 def batches(loader: ds.Dataset, output_numpy: bool = False) -> Iterator[tuple]:
