@@ -48,7 +48,7 @@ def _make_step(config: Config, image_size: Optional[ImageSize] = None) -> Any:
 
 def training_inputs(config: Config, step: "TrainStep", batch_size: int) -> tuple:
     """Return inputs of our training step."""
-    return (*training_batch(config, batch_size), *step.network.sample(batch_size, 0))
+    return (*training_batch(config, batch_size), *step.sample(batch_size, 0))
 
 
 def training_batch(config: Config, batch_size: int) -> tuple["Tensor", "Tensor"]:
@@ -90,6 +90,7 @@ def mindcv_step(config: Config) -> "TrainStep":
     from mindspore import nn
 
     from src.training.loss import Loss
+    from src.training.objectives import Classification
     from src.training.optimizer import make_scaler
     from src.training.step import TrainStep
 
@@ -97,5 +98,6 @@ def mindcv_step(config: Config) -> "TrainStep":
     classes = Geometry.from_config(config.model).num_classes
     loss = Loss(classes, config.train.label_smoothing)
     optimizer = nn.Momentum(network.trainable_params(), 1e-4, 0.9)
-    step = TrainStep(network, loss, optimizer, make_scaler(config), None, config.train.clip_norm, checks_overflow=True)
+    objective, clip = Classification(network, loss), config.train.clip_norm
+    step = TrainStep(objective, optimizer, make_scaler(config), None, clip, checks_overflow=True)
     return step.set_train()

@@ -237,7 +237,7 @@ def training(
 
     config = replace(config, train=replace(config.train, accumulate=1))  # a batch is timed, not an update of several
     step = make_train_step(state, config, spec, image_size=image_size)
-    return _runner(step, *batch, *step.network.sample(len(batch[0]), 0))
+    return _runner(step, *batch, *step.sample(len(batch[0]), 0))
 
 
 def _runner(cell: "nn.Cell", *inputs: object) -> Run:

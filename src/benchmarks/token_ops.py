@@ -27,7 +27,7 @@ class TokenOps(nn.Cell):
             random_scores += (scores[:, :length],)
         for i in range(self.depth):
             x, skipped = self.router.rejoin(i, x, skipped)
-            x, skipped, _ = self.router.drop_before(i, x, skipped, random_scores)
+            x, skipped, _ = self.router.drop_before(i, x, None, skipped, random_scores)
             present = scores[:, : x.shape[1]]
             x, skipped, _ = self.router.drop(i, x, present, present, skipped, random_scores)
         return x

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from src.config.phases import explain_phase, phase_key, problem_of_phases, without_overruled
 from src.config.schema import SECTIONS, Config, PhaseConfig, Role, fields_by_key, flatten, keys_with
+from src.config.token_labels import problem_of_token_labels
 from src.errors import UserError, short_value
 
 POLICIES = ("autoaug", "autoaugr", "3a", "randaug", "trivialaugwide", "augmix")  # of MindCV 0.3
@@ -295,6 +296,6 @@ def _check_combinations(config: Config, source: str) -> None:
     elif refused:
         problem = f"data.auto_augment {refused[0]!r}: MindCV refuses it: its policies are {', '.join(POLICIES)}"
     else:
-        problem = problem_of_phases(config)
+        problem = problem_of_phases(config) or problem_of_token_labels(config)
     if problem:
         raise UserError(f"{source}: {problem}")

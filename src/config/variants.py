@@ -15,7 +15,7 @@ DEFAULTS: Mapping[str, Union[int, float, str]] = {
 }  # fmt: skip
 _TI, _S, _B = ({"embed_dim": 64 * heads, "num_heads": heads} for heads in (3, 6, 12))
 _L = {"embed_dim": 1024, "num_heads": 16, "depth": 24}
-_LV = {"backbone": "lvvit", "mlp_ratio": 3.0}
+_LV: Mapping[str, Union[int, float, str]] = {"backbone": "lvvit", "mlp_ratio": 3.0}
 VARIANTS: Mapping[str, Mapping[str, Union[int, float, str]]] = {
     "skipvit_ti_16_224": _TI,
     "skipvit_s_16_224": _S,

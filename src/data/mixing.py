@@ -75,11 +75,22 @@ def _blend(images: np.ndarray, share: float) -> float:
 def _cut(images: np.ndarray, share: float, random: np.random.Generator) -> float:
     """Swap a box, of 1 - `share` of the area before it is clipped, between partners; return the share that stays."""
     height, width = images.shape[2:]
-    side = math.sqrt(1 - share)
-    cut_height, cut_width = int(height * side), int(width * side)
-    y, x = int(random.integers(height)), int(random.integers(width))
-    top, bottom = (min(max(y + sign * (cut_height // 2), 0), height) for sign in (-1, 1))
-    left, right = (min(max(x + sign * (cut_width // 2), 0), width) for sign in (-1, 1))
+    top, bottom, left, right = draw_box(height, width, share, random)
     box = images[:, :, top:bottom, left:right]
     box[...] = box[::-1].copy()
     return 1 - (bottom - top) * (right - left) / (height * width)
+
+
+def draw_box(height: int, width: int, share: float, random: np.random.Generator) -> tuple[int, int, int, int]:
+    """Draw the box that CutMix cuts out of an area: its top, bottom, left and right, clipped.
+
+    Args:
+        share: Of the area that stays, before the box is clipped.
+    """
+    side = math.sqrt(1 - share)
+    y, x = int(random.integers(height)), int(random.integers(width))
+    return (*_extent(y, int(height * side), height), *_extent(x, int(width * side), width))
+
+
+def _extent(centre: int, length: int, limit: int) -> tuple[int, int]:
+    return max(centre - length // 2, 0), min(centre + length // 2, limit)

@@ -24,7 +24,7 @@ class Deployed(nn.Cell):
         self, network: SkipViT, kept: bool, mean: Optional[Sequence[float]] = None, std: Sequence[float] = ()
     ) -> None:
         super().__init__(auto_prefix=False)
-        self.network, self.kept, self.uint8, self.plan = network, kept, mean is not None, network.plan
+        self.network, self.kept, self.uint8 = network, kept, mean is not None
         if mean is not None:
             self.mean, self.std = (Tensor(255 * np.array(one, np.float32).reshape(-1, 1, 1)) for one in (mean, std))
 
@@ -32,25 +32,4 @@ class Deployed(nn.Cell):
         if self.uint8:
             images = (ops.transpose(ops.cast(images, mstype.float32), (0, 3, 1, 2)) - self.mean) / self.std
         logits, _, all_ids = self.network.forward_with_scores(images)
-        return (logits, *self.kept_patches(all_ids)) if self.kept else logits
-
-    def kept_patches(self, all_ids: tuple) -> tuple:
-        """Return for each drop the patches that it keeps [B, K], by its ids_shuffle [B, T]."""
-        prefix, stage = self.plan.prefix, 0
-        all_kept: tuple = ()
-        present = None  # every patch, at its own place
-        for i in range(len(self.plan.drops)):
-            drop = self.plan.drops[i]
-            if self.plan.rejoins[i]:
-                present = None
-            if drop is not None:
-                kept = all_ids[stage][:, prefix : prefix + drop.keep] - prefix
-                if present is not None:
-                    kept = ops.gather_d(present, 1, kept)
-                all_kept += (kept,)
-                present = kept
-                if drop.fused:
-                    fused = ops.zeros_like(kept[:, :1]) + (self.plan.num_patches + stage)
-                    present = ops.concat((kept, fused), 1)
-                stage += 1
-        return all_kept
+        return (logits, *self.network.router.follow(all_ids)[0]) if self.kept else logits

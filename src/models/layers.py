@@ -10,13 +10,13 @@ from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 from mindspore.common.initializer import TruncatedNormal
 
-from src.models.ops import gelu, layer_norm, multiply
+from src.models.ops import EPSILON, gelu, layer_norm, multiply
 from src.models.tokens import cls_scores, received_scores
 
 
-def dense(in_channels: int, out_channels: int) -> nn.Dense:
+def dense(in_channels: int, out_channels: int, bias: bool = True) -> nn.Dense:
     """Make a linear layer initialised as timm's ViT: truncated normal of 0.02, zero bias."""
-    return nn.Dense(in_channels, out_channels, weight_init=TruncatedNormal(0.02), bias_init="zeros")
+    return nn.Dense(in_channels, out_channels, weight_init=TruncatedNormal(0.02), bias_init="zeros", has_bias=bias)
 
 
 class PatchEmbed(nn.Cell):
@@ -33,6 +33,10 @@ class PatchEmbed(nn.Cell):
         self.proj = dense(self.patch_dim, embed_dim)
 
     def construct(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
+        return self.embed(images, grid)
+
+    def embed(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Cut images, or what comes of them, into patches, and project each."""
         rows, columns = grid
         size = self.patch_size
         x = ops.reshape(images, (-1, self.in_channels, rows, size, columns, size))
@@ -49,14 +53,16 @@ class Attention(nn.Cell):
     that use them.
     """
 
-    def __init__(self, dim: int, num_heads: int, drop_rate: float, target: str, score_rows: int = 1) -> None:
+    def __init__(
+        self, dim: int, num_heads: int, drop_rate: float, target: str, score_rows: int = 1, qkv_bias: bool = True
+    ) -> None:
         super().__init__()
         self.score_rows = score_rows
         self.float32_row_only = target == "ascend"
         self.num_heads = num_heads
         self.head_dim = dim // num_heads
         self.scale = self.head_dim**-0.5
-        self.qkv = dense(dim, 3 * dim)
+        self.qkv = dense(dim, 3 * dim, qkv_bias)
         self.proj = dense(dim, dim)
         self.drop = nn.Dropout(p=drop_rate) if drop_rate else nn.Identity()
         self.weighted_keys = ops.BatchMatMul(transpose_b=True)
@@ -93,7 +99,12 @@ class Mlp(nn.Cell):
 
 
 class Block(nn.Cell):
-    """A pre-norm transformer block in its two halves, for tokens to leave between them."""
+    """A pre-norm transformer block in its two halves, for tokens to leave between them.
+
+    Args:
+        qkv_bias, epsilon, residual_divisor: What LV-ViT's differ in: no bias of Q, K and V, LayerNorm's epsilon, and
+            what attention and MLP are divided by before they are added.
+    """
 
     def __init__(
         self,
@@ -105,12 +116,16 @@ class Block(nn.Cell):
         drop_path_rate: float,
         target: str,
         score_rows: int = 1,
+        qkv_bias: bool = True,
+        epsilon: float = EPSILON["vit"],
+        residual_divisor: float = 1.0,
     ) -> None:
         super().__init__()
-        self.norm1 = layer_norm(dim, target)
-        self.attn = Attention(dim, num_heads, drop_rate, target, score_rows)
-        self.norm2 = layer_norm(dim, target)
+        self.norm1 = layer_norm(dim, target, epsilon)
+        self.attn = Attention(dim, num_heads, drop_rate, target, score_rows, qkv_bias)
+        self.norm2 = layer_norm(dim, target, epsilon)
         self.mlp = Mlp(dim, mlp_dim, act, drop_rate, target)
+        self.share = 1 / residual_divisor
         self.drop_path_rate = drop_path_rate
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
 
@@ -124,10 +139,10 @@ class Block(nn.Cell):
         return x + self.scale_path(self.mlp(self.norm2(x)), scale)
 
     def scale_path(self, out: Tensor, scale: Optional[Tensor]) -> Tensor:
-        """Apply stochastic depth: by the scale [B] that is given, else as MindCV's layer draws it in training."""
+        """Apply the residual's divisor, and stochastic depth by the scale [B], or as MindCV's layer draws it."""
         if scale is None:
-            return self.drop_path(out)
-        return out * ops.cast(ops.reshape(scale, (-1, 1, 1)), out.dtype)
+            return self.drop_path(out) if self.share == 1 else self.drop_path(multiply(out, self.share))
+        return out * ops.cast(ops.reshape(multiply(scale, self.share), (-1, 1, 1)), out.dtype)
 
     def construct(self, x: Tensor) -> Tensor:
         x, _, _ = self.attn_half(x)

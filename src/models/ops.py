@@ -15,7 +15,7 @@ from src.errors import UserError
 
 ACTIVATIONS = ("gelu_tanh", "gelu_erf")
 TARGETS = ("cpu", "ascend")
-EPSILON = 1e-6  # of every LayerNorm, as timm's ViT
+EPSILON = {"vit": 1e-6, "lvvit": 1e-5}  # of every LayerNorm, as timm's ViT and LV-ViT's code
 multiply = ops.Mul()  # tensor * number would become Muls, which Ascend's graph engine lacks before MindSpore 2.7
 matmul = ops.MatMul()  # ops.matmul may become MatMulExt, which Ascend lacks
 less = ops.Less()  # of a number too: ops.less would make it LessScalar, which Ascend lacks
@@ -48,9 +48,17 @@ def gelu(act: str, target: str) -> nn.Cell:
     return OneOperatorGelu() if target == "ascend" and act == "gelu_tanh" else Gelu(act)
 
 
-def layer_norm(dim: int, target: str) -> nn.Cell:
+def layer_norm(dim: int, target: str, epsilon: float = EPSILON["vit"]) -> nn.Cell:
     """Return a LayerNorm over the last dimension, with parameters `gamma` and `beta`."""
-    return OwnTypeLayerNorm(dim) if target == "ascend" else nn.LayerNorm((dim,), epsilon=EPSILON)
+    return OwnTypeLayerNorm(dim, epsilon) if target == "ascend" else nn.LayerNorm((dim,), epsilon=epsilon)
+
+
+def batch_norm(channels: int, target: str) -> nn.Cell:
+    """Return a BatchNorm over [B, C, H, W], with `gamma`, `beta`, `moving_mean` and `moving_variance`.
+
+    The moving averages keep 0.9 of their value in each step of training, as PyTorch's do.
+    """
+    return OwnTypeBatchNorm(channels) if target == "ascend" else nn.BatchNorm2d(channels)
 
 
 class Gelu(nn.Cell):
@@ -92,12 +100,29 @@ class OwnTypeLayerNorm(nn.Cell):
     MindSpore's mixed precision O2 would surround its own `nn.LayerNorm` with casts to float32 and back.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, epsilon: float) -> None:
         super().__init__()
         self.gamma = Parameter(ops.ones((dim,), ms.float32), name="gamma")
         self.beta = Parameter(ops.zeros((dim,), ms.float32), name="beta")
-        self.norm = ops.LayerNorm(-1, -1, EPSILON)
+        self.norm = ops.LayerNorm(-1, -1, epsilon)
 
     def construct(self, x: Tensor) -> Tensor:
         out, _, _ = self.norm(x, ops.cast(self.gamma, x.dtype), ops.cast(self.beta, x.dtype))
         return out
+
+
+class OwnTypeBatchNorm(nn.Cell):
+    """BatchNorm in the type of its input, for Ascend, as `OwnTypeLayerNorm`: its kernel computes in float32 inside."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gamma = Parameter(ops.ones((channels,), ms.float32), name="gamma")
+        self.beta = Parameter(ops.zeros((channels,), ms.float32), name="beta")
+        self.moving_mean = Parameter(ops.zeros((channels,), ms.float32), name="moving_mean", requires_grad=False)
+        self.moving_variance = Parameter(ops.ones((channels,), ms.float32), name="moving_variance", requires_grad=False)
+        self.learn = ops.BatchNorm(is_training=True, epsilon=1e-5, momentum=0.1)
+        self.apply_norm = ops.BatchNorm(is_training=False, epsilon=1e-5)
+
+    def construct(self, x: Tensor) -> Tensor:
+        norm = self.learn if self.training else self.apply_norm
+        return norm(x, self.gamma, self.beta, self.moving_mean, self.moving_variance)[0]

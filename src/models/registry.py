@@ -11,7 +11,8 @@ from mindspore import amp
 from src.config import ModelConfig
 from src.config.variants import sizes_of
 from src.errors import UserError
-from src.models.vit import SkipViT, build
+from src.models.build import build
+from src.models.vit import SkipViT
 from src.runs import find_checkpoint
 from src.weights import Checkpoint, read_checkpoint
 
@@ -66,56 +67,74 @@ def with_weights(checkpoint: Checkpoint, config: ModelConfig, target: Optional[s
 
 @register_model
 def skipvit_ti_16_224(pretrained: bool = False, **kwargs: Any) -> SkipViT:
-    """Build ViT-Ti/16 (DeiT-Ti's sizes); keyword arguments as `src.models.vit.build`."""
+    """Build ViT-Ti/16 (DeiT-Ti's sizes); keyword arguments as `src.models.build.build`."""
     return _build_variant("skipvit_ti_16_224", pretrained, kwargs)
 
 
 @register_model
 def skipvit_s_16_224(pretrained: bool = False, **kwargs: Any) -> SkipViT:
-    """Build ViT-S/16 (DeiT-S's sizes), the paper's model; keyword arguments as `src.models.vit.build`."""
+    """Build ViT-S/16 (DeiT-S's sizes), the paper's model; keyword arguments as `src.models.build.build`."""
     return _build_variant("skipvit_s_16_224", pretrained, kwargs)
 
 
 @register_model
 def skipvit_b_16_224(pretrained: bool = False, **kwargs: Any) -> SkipViT:
-    """Build ViT-B/16 (DeiT-B's sizes); keyword arguments as `src.models.vit.build`."""
+    """Build ViT-B/16 (DeiT-B's sizes); keyword arguments as `src.models.build.build`."""
     return _build_variant("skipvit_b_16_224", pretrained, kwargs)
 
 
 @register_model
 def skipvit_l_16_224(pretrained: bool = False, **kwargs: Any) -> SkipViT:
-    """Build ViT-L/16; keyword arguments as `src.models.vit.build`."""
+    """Build ViT-L/16; keyword arguments as `src.models.build.build`."""
     return _build_variant("skipvit_l_16_224", pretrained, kwargs)
 
 
 @register_model
 def skipvit_b_32_224(pretrained: bool = False, **kwargs: Any) -> SkipViT:
-    """Build ViT-B/32; keyword arguments as `src.models.vit.build`."""
+    """Build ViT-B/32; keyword arguments as `src.models.build.build`."""
     return _build_variant("skipvit_b_32_224", pretrained, kwargs)
 
 
 @register_model
 def skipvit_l_32_224(pretrained: bool = False, **kwargs: Any) -> SkipViT:
-    """Build ViT-L/32; keyword arguments as `src.models.vit.build`."""
+    """Build ViT-L/32; keyword arguments as `src.models.build.build`."""
     return _build_variant("skipvit_l_32_224", pretrained, kwargs)
 
 
 @register_model
 def skipvit_ti_distilled_16_224(pretrained: bool = False, **kwargs: Any) -> SkipViT:
-    """Build DeiT-Ti with its distillation token and head; keyword arguments as `src.models.vit.build`."""
+    """Build DeiT-Ti with its distillation token and head; keyword arguments as `src.models.build.build`."""
     return _build_variant("skipvit_ti_distilled_16_224", pretrained, kwargs)
 
 
 @register_model
 def skipvit_s_distilled_16_224(pretrained: bool = False, **kwargs: Any) -> SkipViT:
-    """Build DeiT-S with its distillation token and head; keyword arguments as `src.models.vit.build`."""
+    """Build DeiT-S with its distillation token and head; keyword arguments as `src.models.build.build`."""
     return _build_variant("skipvit_s_distilled_16_224", pretrained, kwargs)
 
 
 @register_model
 def skipvit_b_distilled_16_224(pretrained: bool = False, **kwargs: Any) -> SkipViT:
-    """Build DeiT-B with its distillation token and head; keyword arguments as `src.models.vit.build`."""
+    """Build DeiT-B with its distillation token and head; keyword arguments as `src.models.build.build`."""
     return _build_variant("skipvit_b_distilled_16_224", pretrained, kwargs)
+
+
+@register_model
+def lvvit_ti_16_224(pretrained: bool = False, **kwargs: Any) -> SkipViT:
+    """Build LV-ViT-Ti (arXiv 2104.10858); keyword arguments as `src.models.build.build`."""
+    return _build_variant("lvvit_ti_16_224", pretrained, kwargs)
+
+
+@register_model
+def lvvit_s_16_224(pretrained: bool = False, **kwargs: Any) -> SkipViT:
+    """Build LV-ViT-S (arXiv 2104.10858); keyword arguments as `src.models.build.build`."""
+    return _build_variant("lvvit_s_16_224", pretrained, kwargs)
+
+
+@register_model
+def lvvit_m_16_224(pretrained: bool = False, **kwargs: Any) -> SkipViT:
+    """Build LV-ViT-M (arXiv 2104.10858); keyword arguments as `src.models.build.build`."""
+    return _build_variant("lvvit_m_16_224", pretrained, kwargs)
 
 
 def _build_variant(name: str, pretrained: bool, arguments: dict[str, Any]) -> SkipViT:

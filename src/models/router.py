@@ -29,6 +29,7 @@ class TokenRouter(nn.Cell):
         none = Drop(0, 0, before=False, fused=False, ranking="")
         drops = [drop or none for drop in plan.drops]
         self.prefix = plan.prefix
+        self.num_patches = plan.num_patches
         self.kept = plan.kept
         self.rejoins = plan.rejoins
         self.before = tuple(drop.before for drop in drops)
@@ -49,12 +50,16 @@ class TokenRouter(nn.Cell):
         return x, skipped
 
     def drop_before(
-        self, block: int, x: Tensor, skipped: tuple, random_scores: Optional[tuple] = None
+        self, block: int, x: Tensor, predicted: Optional[Tensor], skipped: tuple, random_scores: Optional[tuple] = None
     ) -> tuple[Tensor, tuple, tuple]:
-        """Take tokens out where the plan says that they leave before the block; arguments and result as of `drop`."""
+        """Take tokens out where the plan says that they leave before the block; arguments and result as of `drop`.
+
+        Args:
+            predicted: What a predictor ranks by [B, T], where the plan asks one.
+        """
         if not self.before[block]:
             return x, skipped, ()
-        return self.take_out(block, x, None, None, skipped, random_scores)
+        return self.take_out(block, x, predicted, None, skipped, random_scores)
 
     def drop(
         self,
@@ -115,6 +120,29 @@ class TokenRouter(nn.Cell):
             x = self.rejoin_cells[i](x, ops.zeros_like(dropped[:, :, : x.shape[2]]), ids_shuffle, ids_restore)
         return x
 
+    def follow(self, all_ids: tuple) -> tuple[tuple, Optional[Tensor]]:
+        """Return the patches that each drop keeps, and those that are there at the end, by each drop's ids_shuffle.
+
+        Returns:
+            For each drop int32 [B, K], ascending, and int32 [B, K] of the last tokens; None: all are at their places. A
+            fused token made in stage s (counted from 0) is N+s.
+        """
+        all_kept: tuple = ()
+        present = None
+        for i in range(len(self.kept)):
+            if self.rejoins[i]:
+                present = None
+            if self.kept[i]:
+                stage = len(all_kept)
+                kept = all_ids[stage][:, self.prefix : self.prefix + self.kept[i]] - self.prefix
+                if present is not None:
+                    kept = ops.gather_d(present, 1, kept)
+                all_kept += (kept,)
+                present = kept
+                if self.fused[i]:
+                    present = ops.concat((kept, ops.zeros_like(kept[:, :1]) + (self.num_patches + stage)), 1)
+        return all_kept, present
+
     def rank_by(
         self,
         block: int,
@@ -137,7 +165,7 @@ class TokenRouter(nn.Cell):
             return squared_norms(x)
         if self.ranking[block] == "received":
             return received
-        if self.ranking[block] == "cls":
+        if self.ranking[block] in ("cls", "predictor"):
             return scores
         return ops.cast(ops.zeros_like(x[:, :, 0]), mstype.float32) + self.fixed_scores[block]
 

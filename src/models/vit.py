@@ -8,11 +8,10 @@ from typing import Any, NamedTuple, Optional
 import numpy as np
 from mindspore import Parameter, Tensor, jit, mutable, nn, ops
 from mindspore import dtype as mstype
-from mindspore.common.initializer import TruncatedNormal, initializer
 
 from src.config import ImageSize
-from src.models.layers import Block, PatchEmbed, dense
-from src.models.ops import choose_target, layer_norm, matmul, multiply
+from src.models.layers import PatchEmbed
+from src.models.ops import matmul, multiply
 from src.models.router import TokenRouter
 from src.schedules import Geometry, Plan, parse, resolve
 from src.schedules.notation import refuse_oracle
@@ -33,6 +32,30 @@ class RandomInputs(NamedTuple):
     random_scores: Optional[tuple[Tensor, ...]] = None
 
 
+class Parts(NamedTuple):
+    """The cells and parameters that hold a network's weights; None for what it does not have.
+
+    Attributes:
+        cls_token: None where the mean of all tokens is what the head reads.
+        dist_token, head_dist: The distillation token after [CLS] and the head that reads it, in a distilled model. The
+            logits are the mean of both heads', in training too: there is no teacher that one of them would learn from.
+        aux_head: LV-ViT's head for patch tokens.
+        predictors: DynamicViT's, one a stage.
+    """
+
+    patch_embed: PatchEmbed
+    cls_token: Optional[Parameter]
+    pos_embed: Parameter
+    pos_drop: nn.Cell
+    blocks: nn.CellList
+    norm: nn.Cell
+    head: nn.Dense
+    dist_token: Optional[Parameter] = None
+    head_dist: Any = None
+    aux_head: Any = None
+    predictors: Any = None
+
+
 class SkipViT(nn.Cell):
     """A ViT whose unimportant patch tokens skip blocks, or are fused, as a static plan says.
 
@@ -41,43 +64,26 @@ class SkipViT(nn.Cell):
     the inputs of `sample`, stochastic depth draws as MindCV's layer does.
 
     Args:
-        patch_embed, cls_token, pos_embed, pos_drop, blocks, norm, head: The parts that hold the weights; no `cls_token`
-            where the mean of all tokens is what the head reads.
+        parts: What holds the weights.
         geometry: The sizes of the parts, and the grid of the images.
         plan: Which tokens leave and return where, resolved for this geometry.
         position_grid: Rows and columns of `pos_embed`, which is resampled where the images' grid is another; None: they
             are the same.
         auto_prefix: False for parts that have their parameters' names already.
-        dist_token, head_dist: The distillation token after [CLS] and the head that reads it, in a distilled model. The
-            logits are the mean of both heads', in training too: there is no teacher that one of them would learn from.
     """
 
     def __init__(
         self,
-        patch_embed: PatchEmbed,
-        cls_token: Optional[Parameter],
-        pos_embed: Parameter,
-        pos_drop: nn.Cell,
-        blocks: nn.CellList,
-        norm: nn.Cell,
-        head: nn.Dense,
+        parts: Parts,
         geometry: Geometry,
         plan: Plan,
         position_grid: Optional[tuple[int, int]] = None,
         auto_prefix: bool = True,
-        dist_token: Optional[Parameter] = None,
-        head_dist: Optional[nn.Dense] = None,
     ) -> None:
         super().__init__(auto_prefix=auto_prefix)
-        self.patch_embed = patch_embed
-        self.cls_token = cls_token
-        self.pos_embed = pos_embed
-        self.pos_drop = pos_drop
-        self.blocks = blocks
-        self.norm = norm
-        self.head = head
-        self.dist_token = dist_token
-        self.head_dist: Any = head_dist  # None where `distilled` is false
+        for name, part in parts._asdict().items():
+            setattr(self, name, part)
+        self.parts = parts
         self.geometry = geometry
         self.grid = geometry.grid
         self.position_grid = position_grid or self.grid
@@ -85,10 +91,12 @@ class SkipViT(nn.Cell):
         self.resampling = None if same else Tensor(resampling(self.position_grid, self.grid, plan.prefix))
         self.plan = plan
         self.depth = geometry.depth
-        self.has_cls = cls_token is not None
-        self.distilled = dist_token is not None
-        self.drop_path_rates = [block.drop_path_rate for block in blocks]
+        self.has_cls = parts.cls_token is not None
+        self.distilled = parts.dist_token is not None
+        self.drop_path_rates = [block.drop_path_rate for block in parts.blocks]
         self.router = TokenRouter(plan)
+        asks = [drop is not None and drop.ranking == "predictor" for drop in plan.drops]
+        self.predictor_of = tuple(sum(asks[:block]) if asked else None for block, asked in enumerate(asks))
 
     def construct(
         self, images: Tensor, drop_path_scale: Optional[Tensor] = None, random_scores: Optional[tuple] = None
@@ -112,7 +120,7 @@ class SkipViT(nn.Cell):
         self, images: Tensor, drop_path_scale: Optional[Tensor] = None, random_scores: Optional[tuple] = None
     ) -> tuple[Tensor, Tensor]:
         """Return `features`, and float32 [B, H/P, W/P] that is 1 where a token is, and 0 where it is missing."""
-        x, skipped, _, _ = self.encode(images, drop_path_scale, random_scores)
+        x, skipped, _, _ = self.encode(self.embed(images), drop_path_scale, random_scores)
         x = ops.cast(x, mstype.float32)
         (rows, columns), prefix = self.grid, self.plan.prefix
         features = self.router.spread(x, skipped)[:, prefix:]
@@ -127,20 +135,24 @@ class SkipViT(nn.Cell):
 
         Scores are the [CLS] token's attention, or where there is none the attention that tokens receive.
         """
-        x, _, all_scores, all_ids = self.encode(images, drop_path_scale, random_scores)
-        return self.classify(x), all_scores, all_ids
+        x, _, all_scores, all_ids = self.encode(self.embed(images), drop_path_scale, random_scores)
+        return self.classify(x, all_ids), all_scores, all_ids
 
     def encode(
-        self, images: Tensor, drop_path_scale: Optional[Tensor] = None, random_scores: Optional[tuple] = None
+        self, x: Tensor, drop_path_scale: Optional[Tensor] = None, random_scores: Optional[tuple] = None
     ) -> tuple[Tensor, tuple, tuple, tuple]:
-        """Return the tokens after the last norm [B, T, C], what has not returned, and scores and ids_shuffle."""
-        x = self.embed(images)
+        """Pass embedded tokens [B, T, C] through the blocks.
+
+        Returns:
+            The tokens after the last norm, those that have not returned, and scores and ids_shuffle as of
+            `forward_with_scores`.
+        """
         skipped: tuple = ()
         all_scores: tuple = ()
         all_ids: tuple = ()
         for i in range(self.depth):
             x, skipped = self.router.rejoin(i, x, skipped)
-            x, skipped, ids_before = self.router.drop_before(i, x, skipped, random_scores)
+            x, skipped, ids_before = self.router.drop_before(i, x, self.predict(i, x), skipped, random_scores)
             x, scores, received = self.blocks[i].attn_half(x, self.path_scale(drop_path_scale, i, 0))
             x, skipped, ids_after = self.router.drop(i, x, scores, received, skipped, random_scores)
             x = self.blocks[i].mlp_half(x, self.path_scale(drop_path_scale, i, 1))
@@ -150,7 +162,10 @@ class SkipViT(nn.Cell):
 
     def embed(self, images: Tensor) -> Tensor:
         """Embed images [B, I, H, W] as the prefix, if there is one, and patch tokens with positions, [B, T, C]."""
-        x = self.patch_embed(images, self.grid)
+        return self.with_prefix(self.patch_embed(images, self.grid))
+
+    def with_prefix(self, x: Tensor) -> Tensor:
+        """Put the prefix, if there is one, before patch tokens [B, N, C], and add positions: [B, T, C]."""
         if self.distilled:
             dist = ops.broadcast_to(ops.cast(self.dist_token, x.dtype), (x.shape[0], 1, x.shape[2]))
             x = ops.concat((dist, x), 1)
@@ -166,8 +181,23 @@ class SkipViT(nn.Cell):
         _, tokens, channels = self.pos_embed.shape
         return ops.reshape(matmul(self.resampling, ops.reshape(self.pos_embed, (tokens, channels))), (1, -1, channels))
 
-    def classify(self, x: Tensor) -> Tensor:
-        """Return the logits [B, classes] of tokens [B, T, C]."""
+    def predict(self, block: int, x: Tensor) -> Optional[Tensor]:
+        """Return what a predictor expects of the tokens [B, T, C] that stand before a block, where one is asked.
+
+        It is the logarithm of the probability to stay, float32 [B, T], and 0 for the prefix (DynamicViT).
+        """
+        if self.predictor_of[block] is None:
+            return None
+        prefix = self.plan.prefix
+        stays = self.predictors[self.predictor_of[block]](x[:, prefix:])[:, :, 0]
+        return ops.concat((ops.zeros_like(stays[:, :prefix]), stays), 1) if prefix else stays
+
+    def classify(self, x: Tensor, all_ids: tuple) -> Tensor:
+        """Return the logits [B, classes] of the last tokens [B, T, C].
+
+        Args:
+            all_ids: As of `forward_with_scores`; where the tokens that are left come from, for a head that asks.
+        """
         logits = self.head(self.pool(x))
         return multiply(logits + self.head_dist(x[:, 1]), 0.5) if self.distilled else logits
 
@@ -193,11 +223,7 @@ class SkipViT(nn.Cell):
             UserError: The spec is refused for this model, or the size is no multiple of the patch size.
         """
         geometry = self.geometry if image_size is None else self.geometry.at(image_size)
-        return SkipViT(
-            self.patch_embed, self.cls_token, self.pos_embed, self.pos_drop, self.blocks, self.norm, self.head,
-            geometry, resolve(parse(tokens), geometry), self.position_grid, False,
-            self.dist_token, self.head_dist,
-        )  # fmt: skip
+        return type(self)(self.parts, geometry, resolve(parse(tokens), geometry), self.position_grid, False)
 
     def sample(self, images: int, *seed: int) -> RandomInputs:
         """Draw the random numbers of a pass over so many images, the same for the same seed.
@@ -232,75 +258,3 @@ class SkipViT(nn.Cell):
     def no_weight_decay(self) -> set[str]:
         """Return the names that MindCV's `create_optimizer` exempts from weight decay, as timm does."""
         return {"cls_token", "dist_token", "pos_embed"}
-
-
-def build(
-    tokens: str = "none",
-    image_size: ImageSize = 224,
-    patch_size: int = 16,
-    embed_dim: int = 384,
-    depth: int = 12,
-    num_heads: int = 6,
-    mlp_ratio: float = 4.0,
-    num_classes: int = 1000,
-    in_channels: int = 3,
-    pool: str = "cls",
-    distilled: bool = False,
-    distilled_score: str = "cls",
-    drop_rate: float = 0.0,
-    drop_path_rate: float = 0.0,
-    act: str = "gelu_tanh",
-    align_tokens: int = 1,
-    target: Optional[str] = None,
-) -> SkipViT:
-    """Build a SkipViT.
-
-    Args:
-        tokens: The schedule, as `src.schedules.parse` reads it.
-        image_size: Pixels, of a square's side or (height, width).
-        patch_size: Pixels of a patch's side.
-        pool: `cls`, or `avg` for a model without a [CLS] token whose head reads the mean of all tokens.
-        distilled: Whether there is a distillation token, with a head of its own (DeiT).
-        distilled_score: `cls`, or `mean` for [CLS] scores that are the mean of the [CLS] and distillation tokens'.
-        drop_rate: Dropout after position embedding, projection and MLP layers.
-        drop_path_rate: Stochastic depth of the last block, rising linearly from 0 (arXiv 1603.09382).
-        act: `gelu_tanh` or `gelu_erf`.
-        align_tokens: Drops leave a multiple of so many tokens; 16 is what Ascend's cube unit works in.
-        target: `cpu` or `ascend`, whose kernels the network is written for; by default the device that is set.
-
-    Raises:
-        UserError: Sizes that do not fit together, an unknown `act`, `pool` or `target`, a refused spec.
-    """
-    geometry = Geometry.from_sizes(
-        image_size, patch_size, embed_dim, depth, num_heads, mlp_ratio, num_classes, in_channels, align_tokens, pool,
-        distilled, distilled_score,
-    )  # fmt: skip
-    return _assemble(
-        geometry, resolve(parse(tokens), geometry), drop_rate, drop_path_rate, act, choose_target(target)
-    )  # fmt: skip
-
-
-def _assemble(
-    geometry: Geometry, plan: Plan, drop_rate: float, drop_path_rate: float, act: str, target: str
-) -> SkipViT:
-    """Make the parts of a network, with new weights; arguments as of `build`."""
-    dim, depth, prefix = geometry.embed_dim, geometry.depth, geometry.prefix_tokens
-    rates = [drop_path_rate * i / max(depth - 1, 1) for i in range(depth)]
-    block_sizes = (dim, geometry.num_heads, geometry.mlp_dim, act, drop_rate)
-    return SkipViT(
-        PatchEmbed(geometry.patch_size, geometry.in_channels, dim),
-        cls_token=_token_weights("cls_token", 1, dim) if prefix else None,
-        pos_embed=_token_weights("pos_embed", prefix + geometry.num_patches, dim),
-        pos_drop=nn.Dropout(p=drop_rate) if drop_rate else nn.Identity(),
-        blocks=nn.CellList([Block(*block_sizes, rate, target, geometry.score_rows) for rate in rates]),
-        norm=layer_norm(dim, target),
-        head=dense(dim, geometry.num_classes),
-        geometry=geometry,
-        plan=plan,
-        dist_token=_token_weights("dist_token", 1, dim) if geometry.distilled else None,
-        head_dist=dense(dim, geometry.num_classes) if geometry.distilled else None,
-    )
-
-
-def _token_weights(name: str, tokens: int, dim: int) -> Parameter:
-    return Parameter(initializer(TruncatedNormal(0.02), (1, tokens, dim)), name=name)

@@ -57,6 +57,10 @@ class Geometry:
         return self.backbone == "lvvit"
 
     @property
+    def qkv_bias(self) -> bool:
+        return self.backbone == "vit"
+
+    @property
     def labels_tokens(self) -> bool:
         """Whether a second head classifies the patch tokens (LV-ViT)."""
         return self.backbone == "lvvit"
@@ -92,7 +96,7 @@ class Geometry:
         """The number of weights; of all schedules, predictors' alone add some."""
         dim, hidden = self.embed_dim, self.mlp_dim
         block = 4 * dim + (dim + 1) * 3 * dim + (dim + 1) * dim + (dim + 1) * hidden + (hidden + 1) * dim
-        block -= 3 * dim * (self.backbone == "lvvit")
+        block -= 3 * dim * (not self.qkv_bias)
         ends = (self.patch_dim + 1) * dim + (2 * self.prefix_tokens + self.num_patches) * dim + 2 * dim
         ends += (self.classifiers + self.labels_tokens) * (dim + 1) * self.num_classes
         ends += self.has_stem * sum(kernel + 2 * STEM_CHANNELS for kernel in self.stem_kernels)

@@ -10,7 +10,7 @@ from src.training.step import TrainStep
 
 
 class AddGradients(nn.Cell):
-    """Add a batch's share of the mean loss and its gradients to the sums: (images, labels, *random inputs) → loss.
+    """Add a batch's share of the mean loss and its gradients to the sums: (images, labels, *others) → loss.
 
     Args:
         step: Whose network and loss it is, and which makes the update.
@@ -25,8 +25,8 @@ class AddGradients(nn.Cell):
         self.loss = Parameter(Tensor(0.0, ms.float32), name="accumulated_loss", requires_grad=False)
         self.finite = Parameter(Tensor(1.0, ms.float32), name="accumulated_finite", requires_grad=False)
 
-    def construct(self, images: Tensor, labels: Tensor, *random_inputs: object) -> Tensor:
-        loss, gradients, finite = self.step.backward(images, labels, *random_inputs)
+    def construct(self, images: Tensor, labels: Tensor, *others: object) -> Tensor:
+        loss, gradients, finite = self.step.backward(images, labels, *others)
         for total, gradient in zip(self.gradients, gradients):
             ops.assign(total, total + multiply(gradient, self.share))
         ops.assign(self.loss, self.loss + multiply(loss, self.share))
@@ -54,14 +54,14 @@ class Update(nn.Cell):
 
 
 class Accumulation:
-    """A training step of several batches, called with one after the other: (images, labels, *random inputs) → None.
+    """A training step of several batches, called with one after the other: (images, labels, *others) → None.
 
     With the last batch of an update it returns what `TrainStep` does, of all of them. Checkpoints are written after
     updates alone, when the sums are empty.
     """
 
     def __init__(self, step: TrainStep, batches: int) -> None:
-        self.network = step.network
+        self.sample = step.sample
         self.batches, self.added = batches, 0
         self.add = AddGradients(step, batches)
         self.update = Update(self.add)

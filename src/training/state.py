@@ -13,8 +13,10 @@ from src.schedules.phases import ranks_by_oracle
 from src.training.accumulate import Accumulation
 from src.training.ema import Ema
 from src.training.loss import Loss
+from src.training.objectives import Classification
 from src.training.optimizer import freeze, make_optimizer, make_scaler
 from src.training.step import TrainStep
+from src.training.token_labels import TokenLabelling
 from src.weights.files import AVERAGE_STEPS, NETWORK, OPTIMIZER, SCALER
 
 
@@ -94,9 +96,22 @@ def make_train_step(
         if state.asks_oracle is None:
             raise UserError(f"{tokens} ranks by an oracle: name its weights by train.oracle=FILE")
         network = state.asks_oracle(network)
-    loss = Loss(network.geometry.num_classes, train.label_smoothing)
     checks_overflow = train.loss_scale_type == "dynamic" or train.on_nan == "skip"
     step = TrainStep(
-        network, loss, state.optimizer, state.scaler, state.ema, train.clip_norm, checks_overflow, group.size
+        make_objective(network, config),
+        state.optimizer,
+        state.scaler,
+        state.ema,
+        train.clip_norm,
+        checks_overflow,
+        group.size,
     )
     return (Accumulation(step, train.accumulate) if train.accumulate > 1 else step).set_train()
+
+
+def make_objective(network: nn.Cell, config: Config) -> nn.Cell:
+    """Return what a configuration's training of a network makes small."""
+    smoothing, labels = config.train.label_smoothing, config.token_labels
+    if network.geometry.labels_tokens:
+        return TokenLabelling(network, smoothing, labels.weight, labels.mix_alpha, labels.maps is not None)
+    return Classification(network, Loss(network.geometry.num_classes, smoothing))

@@ -6,15 +6,17 @@ import mindspore as ms
 from mindspore import Tensor, amp, nn, ops
 from mindspore.ops.operations.math_ops import NPUClearFloatStatusV2
 
+from src.models.ops import multiply
 from src.training.ema import Ema
-from src.training.loss import Loss
+
+STATISTICS = ("moving_mean", "moving_variance")  # of BatchNorm, which no gradient changes
 
 
 class TrainStep(nn.Cell):
-    """Update the weights: (images, labels, *random inputs) → (mean loss, whether all gradients were finite).
+    """Update the weights: (images, labels, *others) → (mean loss, whether all gradients were finite).
 
     Args:
-        network: (images, *random inputs) → logits.
+        objective: (labels, images, *others) → mean loss; see `src.training.objectives`.
         optimizer, scaler, ema: State that outlives this step: the steps of all phases share them.
         clip_norm: Bound on the global norm of the gradients; None for no bound.
         checks_overflow: Leave weights as they are when a gradient of any process overflowed, and adjust the loss scale.
@@ -23,8 +25,7 @@ class TrainStep(nn.Cell):
 
     def __init__(
         self,
-        network: nn.Cell,
-        loss: Loss,
+        objective: nn.Cell,
         optimizer: nn.Optimizer,
         scaler: amp.LossScaler,
         ema: Optional[Ema],
@@ -33,8 +34,7 @@ class TrainStep(nn.Cell):
         processes: int = 1,
     ) -> None:
         super().__init__(auto_prefix=False)
-        self.network = network
-        self.loss = loss
+        self.objective = objective
         self.optimizer = optimizer
         self.scaler = scaler
         self.ema = ema
@@ -42,23 +42,30 @@ class TrainStep(nn.Cell):
         self.checks_overflow = checks_overflow
         self.average = nn.DistributedGradReducer(optimizer.parameters) if processes > 1 else nn.Identity()
         self.sum = ops.AllReduce() if processes > 1 else nn.Identity()  # CPU has no minimum
+        self.processes = processes
         self.enough = processes - 0.5
+        statistics = [weight for weight in objective.get_parameters() if weight.name.endswith(STATISTICS)]
+        self.statistics = ms.ParameterTuple(statistics if processes > 1 else [])
         self.all_true = ops.ReduceAll()
         self.clear_overflow = NPUClearFloatStatusV2()
         self.on_ascend = ms.get_context("device_target") == "Ascend"
         self.gradient = ops.value_and_grad(self.scaled_loss, None, optimizer.parameters)
 
     def scaled_loss(self, labels: Tensor, *inputs: object) -> Tensor:
-        return self.scaler.scale(self.loss(self.network(*inputs), labels))
+        return self.scaler.scale(self.objective(labels, *inputs))
 
-    def construct(self, images: Tensor, labels: Tensor, *random_inputs: object) -> tuple[Tensor, Tensor]:
-        return self.apply(*self.backward(images, labels, *random_inputs))
+    def construct(self, images: Tensor, labels: Tensor, *others: object) -> tuple[Tensor, Tensor]:
+        return self.apply(*self.backward(images, labels, *others))
 
-    def backward(self, images: Tensor, labels: Tensor, *random_inputs: object) -> tuple[Tensor, tuple, Tensor]:
+    def sample(self, images: int, *seed: int) -> tuple:
+        """Draw the random inputs of a batch."""
+        return self.objective.sample(images, *seed)
+
+    def backward(self, images: Tensor, labels: Tensor, *others: object) -> tuple[Tensor, tuple, Tensor]:
         """Return the loss of a batch, its gradients, and whether all of these are finite."""
         if self.checks_overflow and self.on_ascend:  # its status also tells of an evaluation or an average before
             images = ops.depend(images, self.clear_overflow(Tensor([0] * 8, ms.int32)))
-        loss, gradients = self.gradient(labels, images, *random_inputs)
+        loss, gradients = self.gradient(labels, images, *others)
         loss = self.scaler.unscale(loss)
         gradients = self.scaler.unscale(gradients)
         return loss, gradients, self.all_finite(gradients) if self.checks_overflow else ops.isfinite(loss)
@@ -73,7 +80,13 @@ class TrainStep(nn.Cell):
                 loss = ops.depend(loss, self.update(gradients))
         else:
             loss = ops.depend(loss, self.update(self.average(gradients)))
-        return loss, finite
+        return self.share_statistics(loss), finite
+
+    def share_statistics(self, loss: Tensor) -> Tensor:
+        """Make BatchNorm's moving averages those of all processes, which evaluate and resume with the same."""
+        for own in self.statistics:
+            loss = ops.depend(loss, ops.assign(own, multiply(self.sum(ops.depend(own, loss)), 1 / self.processes)))
+        return loss
 
     def all_finite(self, gradients: tuple[Tensor, ...]) -> Tensor:
         """Tell whether all gradients are finite: by the hardware's status on Ascend 910A, elsewhere by their values."""

@@ -174,8 +174,8 @@ class Trainer:
         epoch = self.data.epoch(number, before * self.batches, lambda: None if sink else _finish_steps(pending))
         started = computing = time.monotonic()
         with closing(train_batches(epoch, sink)) as batches:
-            for batch, (images, labels) in enumerate(batches, before * self.batches + 1):
-                inputs = (images, labels, *self._sample(step.network, number, batch))
+            for batch, given in enumerate(batches, before * self.batches + 1):
+                inputs = (*given, *self._sample(step, number, batch))
                 if not step.compile_cache:
                     device.compile_ahead(step, *inputs)
                     computing, epoch.waited = time.monotonic(), 0.0
@@ -207,10 +207,10 @@ class Trainer:
         every = self.config.run.save_every_steps
         return every is not None and index % every == 0 and index < self.steps
 
-    def _sample(self, network: nn.Cell, number: int, index: int) -> tuple[object, ...]:
-        """Draw the network's random inputs for a batch."""
+    def _sample(self, step: Step, number: int, index: int) -> tuple[object, ...]:
+        """Draw a step's random inputs for a batch."""
         seed = (self.config.train.seed, number, index, self.group.rank)
-        return network.sample(self.config.data.batch_size, *seed)
+        return step.sample(self.config.data.batch_size, *seed)
 
     def _collect_losses(self, number: int, pending: Sequence[tuple[Tensor, Tensor]]) -> str:
         """Add the results of steps to the progress, refuse losses that are not finite, and return a note of the last.

@@ -46,7 +46,7 @@ def losses() -> list[float]:
     for number in range(STEPS):
         if number % (STEPS // 2) == 0:
             step = make_train_step(state, config, "none" if number == 0 else MODEL.tokens)
-        sample = step.network.sample(BATCH, 0, 1, number, 0)
+        sample = step.sample(BATCH, 0, 1, number, 0)
         found.append(float(step(Tensor(images[number]), Tensor(labels[number]), *sample)[0].asnumpy()))
     return found
 

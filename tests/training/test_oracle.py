@@ -48,7 +48,7 @@ def test_every_weight_of_the_network_is_trained_and_none_of_the_oracle(tmp_path)
     step = make_train_step(state, config, TOKENS)
     images = Tensor(np.random.RandomState(0).standard_normal((6, 3, 16, 16)).astype(np.float32))
     for number in range(2):
-        step(images, Tensor(LABELS), *step.network.sample(6, number))
+        step(images, Tensor(LABELS), *step.sample(6, number))
     for weight in oracle.get_parameters():
         assert np.array_equal(before[weight.name], weight.asnumpy()), weight.name
     after = {name: weight.asnumpy() for name, weight in state.parameters().items()}

@@ -23,6 +23,7 @@ from src.runtime.signals import STOP
 from src.schedules import Phase, plan_phases
 from src.training.ema import Ema
 from src.training.loss import Loss
+from src.training.objectives import Classification
 from src.training.optimizer import learning_rates, make_optimizer, make_scaler
 from src.training.state import create_train_state, make_train_step
 from src.training.step import TrainStep
@@ -319,7 +320,8 @@ def one_step(config, labels, steps=1):
     loss = Loss(3, config.train.label_smoothing)
     dynamic = config.train.loss_scale_type == "dynamic"
     network = net.with_tokens(config.model.tokens)
-    step = TrainStep(network, loss, optimizer, scaler, None, config.train.clip_norm, dynamic).set_train()
+    objective = Classification(network, loss)
+    step = TrainStep(objective, optimizer, scaler, None, config.train.clip_norm, dynamic).set_train()
     images = Tensor(np.random.RandomState(0).standard_normal((6, 3, 16, 16)).astype(np.float32))
     before = {p.name: p.asnumpy().copy() for p in net.get_parameters()}
     results = [step(images, Tensor(labels)) for _ in range(steps)]

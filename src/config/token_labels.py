@@ -1,0 +1,33 @@
+"""What is special about the labels of patch tokens in a configuration."""
+
+import dataclasses
+from typing import Optional
+
+from src.config.schema import Config, TokenLabelsConfig
+from src.config.variants import VARIANTS, sizes_of
+
+
+def problem_of_token_labels(config: Config) -> Optional[str]:
+    """Return what is wrong with `token_labels` for the model, whatever its schedule is."""
+    model, labels = config.model, config.token_labels
+    if model.name not in VARIANTS:
+        return None  # refused with the other sizes
+    if (model.backbone or sizes_of(model.name)["backbone"]) == "lvvit":
+        mixes = [f"data.{name}" for name in ("mixup", "cutmix") if getattr(config.data, name)]
+        if mixes:
+            return f"{mixes[0]} mixes pixels, and labels of patch tokens stay; set token_labels.mix_alpha instead"
+        if labels.mix_alpha and config.train.oracle is not None:
+            return (
+                "token_labels.mix_alpha and train.oracle exclude each other: an oracle sees images that are not mixed"
+            )
+        return None
+    changed = _changed(labels, TokenLabelsConfig())
+    if changed:
+        return f"token_labels.{changed} is for model.backbone lvvit, which labels its patch tokens; leave it out"
+    return None
+
+
+def _changed(section: object, default: object) -> Optional[str]:
+    """Return the first key of a section that is not as by default."""
+    names = [field.name for field in dataclasses.fields(section)]  # type: ignore[arg-type]
+    return next((name for name in names if getattr(section, name) != getattr(default, name)), None)

@@ -1,0 +1,56 @@
+"""LV-ViT: a stem of convolutions, and a head that classifies every patch token (arXiv 2104.10858).
+
+Shape letters: B images, T tokens with [CLS] first, N patches, K patch tokens that are left, C channels.
+"""
+
+from typing import Optional
+
+from mindspore import Tensor, ops
+
+from src.models.ops import less, multiply
+from src.models.vit import SkipViT
+
+TOKENS_SHARE = 0.5  # of the patch tokens' largest logits in the image's
+ABSENT = 1e4  # below any logit, within float16
+
+
+class LVViT(SkipViT):
+    """A `SkipViT` whose logits are those of [CLS] and half of the largest of the patch tokens', class by class.
+
+    A fused token is left out of the largest: none was ever labelled. In training `label_logits` gives both apart.
+    """
+
+    def classify(self, x: Tensor, all_ids: tuple) -> Tensor:
+        own = self.aux_head(x[:, 1:])
+        if self.plan.schedule.fused:
+            is_patch = ops.cast(less(self.router.follow(all_ids)[1], self.plan.num_patches), own.dtype)
+            own = own + multiply(ops.expand_dims(is_patch, 2) - 1.0, ABSENT)
+        return self.head(x[:, 0]) + multiply(ops.reduce_max(own, 1), TOKENS_SHARE)
+
+    def label_logits(
+        self,
+        images: Tensor,
+        drop_path_scale: Optional[Tensor] = None,
+        random_scores: Optional[tuple] = None,
+        mixed: Optional[Tensor] = None,
+    ) -> tuple[Tensor, Tensor, Optional[Tensor]]:
+        """Return the logits of [CLS] [B, classes] and of the patch tokens that are left [B, K, classes], in training.
+
+        Args:
+            mixed: Float [N], 1 for patches that the image has of its partner, the same image of the reversed batch
+                (MixToken, section 3.3), and 0 for its own; None: all are its own.
+
+        Returns:
+            Both logits, and the patch of each token, int32 [B, K], for a fused one N or more; None: all at their own.
+        """
+        x = self.patch_embed(images, self.grid)
+        if mixed is not None:
+            mixed = ops.cast(ops.reshape(mixed, (1, -1, 1)), x.dtype)
+            x = x * (1.0 - mixed) + reverse(x) * mixed
+        x, _, _, all_ids = self.encode(self.with_prefix(x), drop_path_scale, random_scores)
+        return self.head(x[:, 0]), self.aux_head(x[:, 1:]), self.router.follow(all_ids)[1]
+
+
+def reverse(batch: Tensor) -> Tensor:
+    """Reverse a batch: the partner of its first image is its last."""
+    return ops.ReverseV2([0])(batch)
