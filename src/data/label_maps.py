@@ -147,7 +147,7 @@ class LabelMaps:
         except NOT_AN_ARRAY as error:
             raise self._refused(f"{ARRAY} is damaged: {short_message(error)}") from error
         images, grid = self.facts.images, self.facts.grid
-        fits = array.ndim == 5 and array.shape[:2] == (images, 2) and array.shape[3:] == grid and array.shape[2] <= BEST
+        fits = array.ndim == 5 and array.shape[:2] == (images, 2) and array.shape[2:] == (BEST, *grid)
         if not fits or array.dtype != np.dtype("<f2") or not array.flags.c_contiguous or not array.size:
             shape = f"float16 [{images}, 2, {BEST}, {grid[0]}, {grid[1]}]"
             raise self._refused(f"{ARRAY} is {array.dtype} {list(array.shape)}, not {shape} row by row")
@@ -208,15 +208,31 @@ def roi_align(start: np.ndarray, share: np.ndarray, bins: int, count: int) -> np
     return np.where((point < number)[..., None], near, 0).sum(axis=2) / number
 
 
+def check_output(folder: Path, classes: int) -> None:
+    """Refuse to write maps over anything, or of more classes than half precision counts.
+
+    Raises:
+        UserError: There are more, something is there, or the folder that is to hold it is not.
+    """
+    if classes > MOST_CLASSES:
+        raise UserError(
+            f"label maps hold class numbers in half precision, which counts to {MOST_CLASSES}, and the data has"
+            f" {classes} classes; train without token_labels.maps"
+        )
+    if folder.exists() or folder.is_symlink():
+        raise UserError(f"--output {folder} is there already; name a new folder, or remove it")
+    if not folder.parent.is_dir():
+        raise UserError(f"--output {folder}: the folder {folder.parent} does not exist; name one in a folder that does")
+
+
 def write(folder: Path, facts: Facts, batches: Iterable[np.ndarray]) -> None:
-    """Write the maps of all images, float [b, 2, k, h, w] at a time: the folder is there when they are complete.
+    """Write the maps of all images, float [b, 2, 5, h, w] at a time: the folder is there when they are complete.
 
     Raises:
         RunError: A score does not fit half precision, or there are other than `facts.images` maps.
         OSError: They cannot be written.
     """
-    kept = min(BEST, _number(facts.classes))
-    shape = (facts.images, 2, kept, *facts.grid)
+    shape = (facts.images, 2, BEST, *facts.grid)
     written = 0
     with written_whole(folder) as partial:
         partial.mkdir()
@@ -238,7 +254,3 @@ def write(folder: Path, facts: Facts, batches: Iterable[np.ndarray]) -> None:
         if written != facts.images:
             raise RunError(f"there are {written} label maps for {facts.images} training images; nothing is kept")
         write_text(partial / FACTS, json.dumps(asdict(facts), indent=1, ensure_ascii=False) + "\n")
-
-
-def _number(classes: Union[int, tuple[str, ...]]) -> int:
-    return classes if isinstance(classes, int) else len(classes)

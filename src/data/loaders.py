@@ -13,7 +13,7 @@ from src.config import Config, DataConfig
 from src.data.augment import reason
 from src.data.datasets import Dataset
 from src.data.training import Epoch
-from src.data.transforms import file_transforms, val_transforms
+from src.data.transforms import Transform, file_transforms, val_transforms, whole_transforms
 from src.errors import RunError, UserError
 from src.runtime.distributed import SINGLE_PROCESS, ProcessGroup
 
@@ -65,6 +65,12 @@ def val_loader(dataset: Dataset, config: Config, group: ProcessGroup = SINGLE_PR
     return _val_loader(dataset, config, np.arange(group.rank, dataset.splits["val"].num_images, group.size))
 
 
+def whole_images(dataset: Dataset, config: Config) -> ds.Dataset:
+    """Load the training images once in the order of the split, whole, and neither flipped nor augmented."""
+    order = np.arange(dataset.splits["train"].num_images)
+    return _loader(dataset, "train", config, order, whole_transforms(config.data, config.model.image_size))
+
+
 def val_images(dataset: Dataset, config: Config, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Load some of the validation images: float32 [B, 3, H, W], normalised, and labels int32 [B].
 
@@ -106,10 +112,17 @@ def read_images(files: Sequence[Path], config: Config) -> np.ndarray:
 
 
 def _val_loader(dataset: Dataset, config: Config, order: np.ndarray) -> ds.Dataset:
+    return _loader(dataset, "val", config, order, val_transforms(config.data, config.model.image_size))
+
+
+def _loader(
+    dataset: Dataset, name: str, config: Config, order: np.ndarray, transforms: Sequence[Transform]
+) -> ds.Dataset:
+    """Return batches of a split's images, in an order of their indices; the last one may be smaller."""
     return create_loader(
-        _images(dataset, "val", config.data, order),
+        _images(dataset, name, config.data, order),
         batch_size=config.data.batch_size,
-        transform=val_transforms(config.data, config.model.image_size),
+        transform=list(transforms),
         num_parallel_workers=_workers(config.data),
     )
 

@@ -20,15 +20,16 @@ CLASSES = ("ant", "bee", "cat")
 
 def make(tmp_path, photos, *overrides):
     path = tmp_path / "config.yaml"
-    path.write_text(f"data: {{root: {photos}, batch_size: 6, workers: 1}}\nmodel: {{image_size: [32, 48]}}")
+    path.write_text(f"data: {{root: {photos}, batch_size: 6, workers: 1}}\nmodel: {{image_size: [32, 48], backbone: lvvit}}")
     config = load(path, overrides)
     return config, open_dataset(config.data)
 
 
 def some_maps(images=18, seed=0):
     random = np.random.RandomState(seed)
-    classes = np.argsort(random.rand(images, 3, *GRID), axis=1)
-    return np.stack([random.randn(images, 3, *GRID), classes], axis=1).astype(np.float16)
+    maps = np.zeros((images, 2, 5, *GRID), np.float16)  # there are three classes
+    maps[:, 0, :3], maps[:, 1, :3] = random.randn(images, 3, *GRID), np.argsort(random.rand(images, 3, *GRID), axis=1)
+    return maps
 
 
 def facts_of(source, **changes):
@@ -186,10 +187,10 @@ def test_damaged_arrays_are_refused(tmp_path, photos, maps):
     _, source = make(tmp_path, photos)
     whole = (maps / ARRAY).read_bytes()
     for content, said in (
-        (whole[:-1], "labels.npy is damaged: mmap length is greater"), (whole + b"0", "other than 7688 bytes"),
+        (whole[:-1], "labels.npy is damaged: mmap length is greater"), (whole + b"0", "other than 12728 bytes"),
         (b"", "labels.npy is damaged"), (whole[:40], "labels.npy is damaged"), (b"\x80\x04." * 99, "is damaged"),
         (whole.replace(b"<f2", b"<i2"), "labels.npy is int16"), (whole.replace(b"<f2", b">f2"), "labels.npy is >f2"),
-        (whole.replace(b"False", b"True "), "is float16"), (whole.replace(b"(18, 2, 3", b"(36, 1, 3"), "[36, 1, 3"),
+        (whole.replace(b"False", b"True "), "is float16"), (whole.replace(b"(18, 2, 5", b"(36, 1, 5"), "[36, 1, 5"),
     ):  # fmt: skip
         (maps / ARRAY).write_bytes(content)
         assert said in refused(maps, source)
@@ -222,7 +223,7 @@ def test_maps_of_other_data_are_refused(tmp_path, photos, maps):
     assert "of 1000 classes, and the data has 3" in refused(say(classes=1000), source)
     LabelMaps(str(say(classes=3)), source, 3)
     assert "of other images than the training takes, or in another order" in refused(say(digest="0"), source)
-    assert "labels.npy is float16 [18, 2, 3, 5, 7], not" in refused(say(grid=[7, 5]), source)
+    assert "labels.npy is float16 [18, 2, 5, 5, 7], not" in refused(say(grid=[7, 5]), source)
 
 
 @pytest.mark.parametrize(
