@@ -20,7 +20,9 @@ CLASSES = ("ant", "bee", "cat")
 
 def make(tmp_path, photos, *overrides):
     path = tmp_path / "config.yaml"
-    path.write_text(f"data: {{root: {photos}, batch_size: 6, workers: 1}}\nmodel: {{image_size: [32, 48], backbone: lvvit}}")
+    path.write_text(
+        f"data: {{root: {photos}, batch_size: 6, workers: 1}}\nmodel: {{image_size: [32, 48], backbone: lvvit}}"
+    )
     config = load(path, overrides)
     return config, open_dataset(config.data)
 
