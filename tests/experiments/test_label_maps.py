@@ -44,7 +44,7 @@ def test_scores_of_patches_are_exact_parts_of_a_mean_that_the_head_reads(images)
     assert np.abs(dense(scores, classes, 5).mean(axis=(1, 2)) - logits).max() < 1e-5
 
 
-@pytest.mark.parametrize("backbone", ["vit", "lvvit", "distilled"])
+@pytest.mark.parametrize("backbone", ["vit", "lvvit", pytest.param("distilled", marks=pytest.mark.slow)])
 def test_the_five_largest_are_those_of_the_head_of_patch_tokens(images, backbone):
     """Of outputs that stand for no class none is taken."""
     options = {"distilled": True} if backbone == "distilled" else {"backbone": backbone}
