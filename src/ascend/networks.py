@@ -37,13 +37,13 @@ def training_cells(config: Config, batch_size: int) -> list[tuple["nn.Cell", tup
 
 def _make_step(config: Config, image_size: Optional[ImageSize] = None) -> Any:
     from src.models import from_config
-    from src.models.oracle import oracle_of
+    from src.models.asked import asks_of
     from src.training.state import create_train_state, make_train_step
 
     def build() -> "nn.Cell":
         return from_config(config.model, config.train.amp_level, "ascend")
 
-    state = create_train_state(config, build, [1e-4], oracle_of(config, "ascend"))
+    state = create_train_state(config, build, [1e-4], asks_of(config, "ascend"))
     return make_train_step(state, config, config.model.tokens, image_size=image_size)
 
 

@@ -24,6 +24,7 @@ from src.errors import RunError
 from src.runtime import device
 from src.runtime.environment import environment, one_line
 from src.schedules import Geometry, Plan, parse, resolve
+from src.schedules.phases import with_predictors
 
 if TYPE_CHECKING:
     from mindspore import Tensor, nn
@@ -46,6 +47,7 @@ def measure(config: Config, specs: Sequence[str], pairs: int, steps: int, peers:
         peers: Kinds of `src.benchmarks.peers`.
     """
     specs = list(dict.fromkeys(["none", *(str(parse(spec)) for spec in specs)]))
+    config = with_predictors(config, *specs)
     plans = {spec: resolve(parse(spec), Geometry.from_config(config.model)) for spec in specs}
     set_up(config)
     sizes = peer_sizes(config)
@@ -64,7 +66,7 @@ def measure(config: Config, specs: Sequence[str], pairs: int, steps: int, peers:
     own = {f"{kind} {spec}" for kind in ("train", "infer", "tokens") for spec in specs}
     report: Report = {
         "environment": conditions(config, sizes, pairs, steps, [worker.versions for worker in workers]),
-        "rows": [_row(spec, timings, plans[spec].ideal_gain, sizes) | probes[spec] for spec in specs],
+        "rows": [_row(spec, timings, plans[spec].training_gain, sizes) | probes[spec] for spec in specs],
         "peers": [_peer_row(name, timings, sizes) for name in timings if name not in own],
     }
     for worker in workers:
@@ -221,13 +223,13 @@ def random_batch(config: Config) -> list["Tensor"]:
 def new_state(config: Config) -> "TrainState":
     """Create one set of weights and one optimiser for the training steps of all specs."""
     from src.models import from_config
-    from src.models.oracle import oracle_of
+    from src.models.asked import asks_of
     from src.training.state import create_train_state
 
     def build() -> "nn.Cell":
         return from_config(config.model, config.train.amp_level)
 
-    return create_train_state(config, build, [1e-4] * 100_000, oracle_of(config))
+    return create_train_state(config, build, [1e-4] * 100_000, asks_of(config))
 
 
 def training(

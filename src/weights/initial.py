@@ -13,11 +13,13 @@ from src.errors import UserError, difference
 from src.schedules import Geometry
 from src.weights.load import (
     HEADS,
+    PREDICTORS,
     Checkpoint,
     NamedFile,
     check_fit,
     count_blocks,
     count_patches,
+    count_predictors,
     digest_of,
     lacking,
     read_checkpoint,
@@ -72,6 +74,12 @@ def read_initial(config: Config, classes: Sequence[str]) -> Optional[Initial]:
     elif file.classes and file.classes != tuple(classes):
         differing = difference(file.classes, tuple(classes), "the file", "the data")
         warnings.append(f"the head is of as many classes, but not of these: {differing}")
+    found = count_predictors(arrays)
+    if found != geometry.predictors:
+        arrays = {name: array for name, array in arrays.items() if not name.startswith(PREDICTORS)}
+        shapes = {name: shape for name, shape in shapes.items() if not name.startswith(PREDICTORS)}
+        what = "predictors stay as initialised" if geometry.predictors else "predictors are left out"
+        remarks.append(f"the {what}: the file has {found}, this model {geometry.predictors}")
     if told is not None and told.act != config.model.act:
         warnings.append(f"the file was trained with model.act {told.act}, this model has {config.model.act}")
     check_fit(arrays, shapes, path)
