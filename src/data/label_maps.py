@@ -65,7 +65,7 @@ class LabelMaps:
     """
 
     def __init__(self, folder: str, dataset: Dataset, num_classes: int) -> None:
-        self.folder, self.num_classes = Path(folder).expanduser(), num_classes
+        self.folder, self.num_classes = Path(folder), num_classes
         self.facts = self._read_facts()
         self._check_fits(dataset)
         self.array = self._open_array()
