@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Optional
 import numpy as np
 
 from src.config import Config, ImageSize, sides
+from src.data import label_maps
 from src.errors import UserError
 from src.schedules import Geometry
 
@@ -48,7 +49,10 @@ def _make_step(config: Config, image_size: Optional[ImageSize] = None) -> Any:
 
 def training_inputs(config: Config, step: "TrainStep", batch_size: int) -> tuple:
     """Return inputs of our training step."""
-    return (*training_batch(config, batch_size), *step.sample(batch_size, 0))
+    from mindspore import Tensor
+
+    maps = map(Tensor, label_maps.blank(config, batch_size))
+    return (*training_batch(config, batch_size), *maps, *step.sample(batch_size, 0))
 
 
 def training_batch(config: Config, batch_size: int) -> tuple["Tensor", "Tensor"]:

@@ -19,6 +19,7 @@ from src import markdown
 from src.benchmarks.peers import Peer, PeerSizes, is_installed
 from src.benchmarks.timing import Timing, interleave, share_of_ideal
 from src.config import Config, ImageSize, dump, load, sides, with_tokens
+from src.data import label_maps
 from src.errors import RunError
 from src.runtime import device
 from src.runtime.environment import environment, one_line
@@ -235,11 +236,14 @@ def training(
     config: Config, state: "TrainState", spec: str, batch: Sequence["Tensor"], image_size: Optional[ImageSize] = None
 ) -> Run:
     """Return a call of a compiled training step of one batch, whose images may have another size than the network's."""
+    from mindspore import Tensor
+
     from src.training.state import make_train_step
 
+    maps = map(Tensor, label_maps.blank(config, len(batch[0])))
     config = replace(config, train=replace(config.train, accumulate=1))  # a batch is timed, not an update of several
     step = make_train_step(state, config, spec, image_size=image_size)
-    return _runner(step, *batch, *step.sample(len(batch[0]), 0))
+    return _runner(step, *batch, *maps, *step.sample(len(batch[0]), 0))
 
 
 def _runner(cell: "nn.Cell", *inputs: object) -> Run:
