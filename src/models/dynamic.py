@@ -52,8 +52,12 @@ class MaskedViT(nn.Cell):
             The logits of whole images [B, classes], the patch tokens after the last norm [B, N, C], and the decisions
             of each stage float32 [B, N, 1]: 1 for tokens that stay, 0 for those that have left there or before.
         """
+        x, decisions = self.encode(self.network.embed(images), drop_path_scale, noise)
+        return self.network.class_logits(x), x[:, self.prefix :], decisions
+
+    def encode(self, x: Tensor, drop_path_scale: Optional[Tensor], noise: tuple) -> tuple[Tensor, tuple]:
+        """Pass embedded tokens [B, T, C] through all blocks; return those after the last norm, and the decisions."""
         network = self.network
-        x = network.embed(images)
         present, visible = None, None
         decisions: tuple = ()
         for i in range(network.depth):
@@ -69,8 +73,7 @@ class MaskedViT(nn.Cell):
             else:
                 x = network.blocks[i].masked_half(x, visible, scale)
             x = network.blocks[i].mlp_half(x, network.path_scale(drop_path_scale, i, 1))
-        x = network.norm(x)
-        return network.class_logits(x), x[:, self.prefix :], decisions
+        return network.norm(x), decisions
 
     def visible(self, present: Tensor) -> Tensor:
         """Return which token sees which, float32 [B, 1, T, T]: those that are there, and itself.

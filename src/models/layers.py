@@ -95,7 +95,7 @@ class Attention(nn.Cell):
         """
         logits, v = self.products(x)
         logits = ops.cast(logits, mstype.float32)
-        highest = ops.stop_gradient(self.highest(logits + multiply(visible - 1.0, UNSEEN)))
+        highest = ops.stop_gradient(self.highest(logits + multiply(visible - 1.0, UNSEEN), -1))
         weights = ops.exp(ops.minimum(logits - highest, 1.0)) * visible
         share = (weights + SPREAD / x.shape[1]) / (sum_kept(weights, -1) + SPREAD)
         return self.mix(share, v)
