@@ -1,6 +1,5 @@
 """The weights that a training starts from, compared with its configuration before any tensor exists."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,13 +12,16 @@ from src.errors import UserError, difference
 from src.schedules import Geometry
 from src.weights.load import (
     HEADS,
+    STEM,
     Checkpoint,
     NamedFile,
     check_fit,
     count_blocks,
     count_patches,
+    count_predictors,
     digest_of,
     lacking,
+    patch_side,
     read_checkpoint,
     shapes_of,
 )
@@ -30,7 +32,7 @@ class Initial(NamedFile):
     """What `train.init` names.
 
     Attributes:
-        arrays: The weights by our names, without a head of another number of classes.
+        arrays: The weights by our names, without heads of another number of classes.
         grid: Rows and columns of the file's position embedding.
     """
 
@@ -64,7 +66,9 @@ def read_initial(config: Config, classes: Sequence[str]) -> Optional[Initial]:
     if grid != geometry.grid:
         remarks.append(f"positions resampled from {_text(grid)} to {_text(geometry.grid)} patches")
     outputs, wanted = len(file.arrays["head.weight"]), geometry.num_classes
-    arrays, shapes = file.arrays, shapes_of(replace(geometry, grid=grid))
+    arrays, shapes = file.arrays, shapes_of(replace(geometry, grid=grid, predictors=count_predictors(file.arrays)))
+    if geometry.predictors and not count_predictors(arrays):
+        remarks.append(f"{geometry.predictors} predictors stay as initialised: the file has none")
     if outputs != wanted:
         arrays = {name: array for name, array in arrays.items() if not name.startswith(HEADS)}
         shapes = {name: shape for name, shape in shapes.items() if not name.startswith(HEADS)}
@@ -88,13 +92,15 @@ def _check_sizes(file: Checkpoint, geometry: Geometry, told: Optional[ModelConfi
     if missing := lacking(arrays):
         raise UserError(f"train.init {file.path} does not fit the model; missing, or of another form: {missing[0]}")
     width = arrays["pos_embed"].shape[2]
-    pixels = arrays["patch_embed.proj.weight"].shape[1]
+    predictors = count_predictors(arrays)
     sizes = {
+        "model.backbone": ("lvvit" if STEM in arrays else "vit", geometry.backbone),
         "model.embed_dim": (width, geometry.embed_dim),
-        "model.patch_size": (math.isqrt(pixels // geometry.in_channels), geometry.patch_size),
+        "model.patch_size": (patch_side(arrays, geometry.in_channels), geometry.patch_size),
         "model.depth": (count_blocks(arrays), geometry.depth),
         "model.num_heads": (Geometry.from_config(told).num_heads if told else geometry.num_heads, geometry.num_heads),
         "hidden channels of the MLP": (len(arrays["blocks.0.mlp.fc1.weight"]), geometry.mlp_dim),
+        "model.predictors": (predictors or geometry.predictors, geometry.predictors),
     }
     other = [f"its {name} is {found}, not {wanted}" for name, (found, wanted) in sizes.items() if found != wanted]
     if other:
