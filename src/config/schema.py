@@ -268,10 +268,11 @@ class TokenLabelsConfig:
         None,
         "a folder of label maps, such as `src.tools.label_maps` writes; null: a patch has the label of its image",
         *_DATA,
+        Role.RESUMABLE,
     )
-    weight: NonNegative = key(1.0, "weight of the patches' loss beside the image's", Role.STEP_TIME)
+    weight: NonNegative = key(1.0, "weight of the patches' loss beside the image's")
     mix_alpha: NonNegative = key(
-        0.0, "MixToken's alpha: a box of the tokens is another image's; 0: off; in place of mixup and CutMix", *_DATA
+        0.0, "MixToken's alpha: a box of the tokens is another image's; 0: off; in place of mixup and CutMix", *_STEP
     )
 
 

@@ -42,7 +42,7 @@ class MatMulConvolution(nn.Cell):
         self.product = ops.MatMul(transpose_b=True)
 
     def construct(self, x: Tensor) -> Tensor:
-        _, _, height, width = x.shape
+        batch, _, height, width = x.shape
         rows, columns, s = height // self.stride, width // self.stride, self.stride
         x = ops.reshape(x, (-1, self.in_channels, rows, s, columns, s))
         x = ops.reshape(ops.transpose(x, (0, 2, 4, 1, 3, 5)), (-1, rows, columns, self.squares))
@@ -50,7 +50,7 @@ class MatMulConvolution(nn.Cell):
         shifted: tuple = ()
         for i in range(self.reach):
             for j in range(self.reach):
-                shifted += (ops.slice(x, (0, i, j, 0), (-1, rows, columns, self.squares)),)
+                shifted += (ops.slice(x, (0, i, j, 0), (batch, rows, columns, self.squares)),)
         x = ops.reshape(ops.concat(shifted, 3), (-1, self.reach * self.reach * self.squares))
         x = self.product(x, ops.cast(self.matrix(), x.dtype))
         return ops.transpose(ops.reshape(x, (-1, rows, columns, self.out_channels)), (0, 3, 1, 2))

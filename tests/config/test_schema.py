@@ -21,13 +21,15 @@ def test_roles_are_what_their_readers_relied_on():
                 ("model", "data", "train", "optimizer", "run", "runtime")}  # fmt: skip
     told = {"train.report", "train.tensorboard"}
     saved = {"run.save_every_steps", "run.save_every_epochs"}
-    resumable = {"train.epochs", *told, *saved, "data.root", "data.workers", "data.on_bad_image", *sections["runtime"]}
+    resumable = {"train.epochs", *told, *saved, "data.root", "data.workers", "data.on_bad_image",
+                 "token_labels.maps", *sections["runtime"]}  # fmt: skip
     assert set(keys_with(Role.RESUMABLE)) == resumable
     assert set(keys_with(Role.RECORD)) == sections["run"] | told
     assert set(keys_with(Role.MACHINE)) == sections["runtime"]
     timed = sections["model"] | sections["data"] | sections["runtime"] | {"train.freeze_blocks", "train.accumulate"}
+    timed |= {"token_labels.maps", "token_labels.mix_alpha", "predictor.teacher"}
     assert set(keys_with(Role.STEP_TIME)) == timed
-    assert set(keys_with(Role.MOVABLE)) == sections["data"] | {"runtime.device_target"}
+    assert set(keys_with(Role.MOVABLE)) == sections["data"] | {"runtime.device_target", "token_labels.maps"}
     assert set(keys_with(Role.FOLDER_ONLY)) == {f"data.{k}" for k in ("val_fraction", "scale", "ratio", "crop_pct")}
     assert keys_with(Role.FROM_DATA) == ["model.num_classes"]
     assert issubclass(Role, Enum)

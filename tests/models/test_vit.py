@@ -267,7 +267,7 @@ class Encode(ms.nn.Cell):
         self.net = net
 
     def construct(self, x):
-        return self.net.encode(x)[0]
+        return self.net.encode(self.net.embed(x))[0]
 
 
 def test_features_stand_on_the_grid():

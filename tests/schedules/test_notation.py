@@ -112,7 +112,8 @@ def test_round_trip(spec):
         "6(55%)",
         "6(12.5%)+9",
         "4,7(30%,30%,random)+10",
-        *(f"6(55%,{ranking})+11" for ranking in RANKINGS[1:]),
+        *(f"6(55%,{ranking})+11" for ranking in RANKINGS[1:] if ranking != "predictor"),
+        "4,7,10(30%,30%,30%,predictor)",
         *ROUTES,
     ],
 )
