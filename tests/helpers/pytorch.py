@@ -53,7 +53,7 @@ class _Pickler(pickle._Pickler):
 
 def save(path: Path, arrays: Mapping[str, np.ndarray], part: str = "", **others: object) -> None:
     """Write arrays as a dictionary of tensors, or as a part of one that has other entries too."""
-    arrays = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     tensors = {name: _Tensor(str(key), array) for key, (name, array) in enumerate(arrays.items())}
     content = io.BytesIO()
     _Pickler(content, 2).dump({part: tensors, **others} if part else tensors)

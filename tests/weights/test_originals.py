@@ -1,13 +1,12 @@
-"""LV-ViT's and DynamicViT's own names: to ours and back, in the registry's sizes, and as what a training starts from."""
+"""LV-ViT's and DynamicViT's own names: to ours and back, in the registry's sizes, and as the start of a training."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from mindspore import Tensor
 from safetensors.numpy import load_file, save_file
 
-from src.config import Config, ModelConfig, parse
+from src.config import ModelConfig, parse
 from src.errors import UserError
 from src.models import from_checkpoint, from_config
 from src.models.initial import initialise
@@ -60,14 +59,17 @@ def block_names(dim, depth, hidden, qkv_bias):
 
 
 def predictor_names(dim=24, stages=2):
-    """Names and shapes of DynamicViT's `score_predictor`: `in_conv` is LayerNorm, Linear; `out_conv` has GELUs between."""
+    """Names and shapes of DynamicViT's `score_predictor`: `in_conv` is LayerNorm and Linear; `out_conv` has GELUs."""
     shapes = {}
     for s in range(stages):
         layers = {"in_conv.1": (dim, dim), "out_conv.0": (dim, dim // 2), "out_conv.2": (dim // 2, dim // 4),
                   "out_conv.4": (dim // 4, 2)}  # fmt: skip
         shapes |= {f"score_predictor.{s}.in_conv.0.{part}": (dim,) for part in ("weight", "bias")}
         for name, (inputs, outputs) in layers.items():
-            shapes |= {f"score_predictor.{s}.{name}.weight": (outputs, inputs), f"score_predictor.{s}.{name}.bias": (outputs,)}
+            shapes |= {
+                f"score_predictor.{s}.{name}.weight": (outputs, inputs),
+                f"score_predictor.{s}.{name}.bias": (outputs,),
+            }
     return shapes
 
 
@@ -116,7 +118,6 @@ def test_there_and_back_again_every_bit_is_the_same(tmp_path, capsys, case, kind
         stem = network.patch_embed
         assert np.array_equal(stem.bn3.moving_variance.asnumpy(), arrays["patch_embed.bn3.running_var"])
         assert np.array_equal(stem.proj.weight.asnumpy(), arrays["patch_embed.proj.weight"].reshape(24, -1))
-        assert np.isfinite(network(Tensor(np.ones((1, 3, 16, 16), np.float32))).asnumpy()).all()
 
 
 @pytest.mark.parametrize(
@@ -132,7 +133,7 @@ def test_the_shapes_tell_which_of_the_registry_it_is(tmp_path, name, sizes, head
     from src.weights.convert import _model
     from src.weights.timm import from_timm
 
-    one = np.zeros(1, np.float32)
+    one = np.float32(0)
     shapes = lvvit_names(**sizes, classes=1000, patches=196, patch=16)
     arrays = from_timm({n: np.broadcast_to(one, shape) for n, shape in shapes.items()})
     config = parse("{}", "test", _model(arrays, 3, tmp_path, {}))
@@ -162,9 +163,11 @@ def test_shapes_have_the_published_number_of_weights(model, total):
 @pytest.mark.parametrize(
     "model",
     [
-        ModelConfig("lvvit_s_16_224", image_size=(16, 32), patch_size=8, depth=2, embed_dim=24, num_heads=3),
+        ModelConfig(
+            "lvvit_s_16_224", image_size=(16, 32), patch_size=8, depth=2, embed_dim=24, num_heads=3, num_classes=7
+        ),
         ModelConfig("lvvit_ti_16_224", STAGES, 16, 7, patch_size=4, depth=2, embed_dim=24),
-        ModelConfig("skipvit_ti_16_224", image_size=32, depth=1, predictors=2),
+        ModelConfig("skipvit_ti_16_224", image_size=32, depth=1, predictors=2, num_classes=7),
     ],
 )
 def test_shapes_are_those_of_the_network(model):
@@ -281,10 +284,7 @@ def test_a_file_of_another_kind_is_no_start(tmp_path, shapes, model, message):
 
 def test_an_lvvit_may_be_the_oracle(tmp_path):
     save_file(drawn(lvvit_names(dim=128)), tmp_path / "a.safetensors")
-    tokens = {"model.tokens": "none", "train.tokens": "1(50%,oracle)+2", "train.oracle": str(tmp_path / "a.safetensors")}
-    config = parse("{}", "test", {**tokens, **{f"model.{key}": value for key, value in LVVIT.items()}})
-    oracle = read_oracle(config)
+    told = {"model.tokens": "none", "train.tokens": "1(50%,oracle)+2", "train.oracle": str(tmp_path / "a.safetensors")}
+    oracle = read_oracle(parse("{}", "test", {**told, **{f"model.{key}": value for key, value in LVVIT.items()}}))
     assert (oracle.model.name, Geometry.from_config(oracle.model).num_heads) == ("lvvit_ti_16_224", 2)
-    network = from_config(replace(oracle.model))
-    assign(network, oracle.file.arrays, tmp_path)
-    assert isinstance(config, Config)
+    assign(from_config(oracle.model), oracle.file.arrays, tmp_path)
