@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from src import cli
-from src.config import Config, Role, dump, format_override, keys_with, load, with_classes
+from src.config import Config, Role, dump, format_override, keys_with, load, with_classes, with_tokens
 from src.config.files import Overrides
+from src.config.schema import TokenLabelsConfig
+from src.data import label_maps
 from src.data.datasets import Dataset, check_sizes, names_digest, open_dataset
 from src.data.order import steps_of
 from src.data.verify import verify_images
@@ -30,7 +32,7 @@ from src.schedules.costs import run_costs
 from src.schedules.phases import config_of, plan_phases, resolve_phases
 from src.weights import Checkpoint, read_checkpoint
 from src.weights.initial import Initial, read_initial
-from src.weights.load import NamedFile
+from src.weights.load import NamedFile, digest_of
 from src.weights.oracle import Oracle, check_oracle, read_oracle
 
 if TYPE_CHECKING:
@@ -148,6 +150,41 @@ def evaluate(
     ]  # fmt: skip
 
 
+def write_label_maps(config: Config, checkpoint: Path, output: Path) -> int:
+    """Write what a checkpoint's network, with all tokens, sees in each patch of every training image as label maps.
+
+    Returns:
+        The number of images.
+
+    Raises:
+        UserError: The checkpoint does not fit the configuration, or data or folder are refused.
+    """
+    config = replace(with_tokens(config, "none"), token_labels=TokenLabelsConfig())
+    dataset = _check(config, splits=("train",))
+    classes = len(dataset.classes)
+    label_maps.check_output(output, classes)
+    loaded = read_checkpoint(checkpoint)
+    dataset.check_classes(class_names(loaded), f"checkpoint {checkpoint}")
+    config = loaded.fill_in(config)
+    loaded.warn_of_pixels(config)
+    dataset.check_fits(config.model.num_classes or 0)
+    group = _set_up(config, distribute=False)
+    from src.data.loaders import whole_images
+    from src.experiments.label_maps import best_of_patches
+    from src.models import from_config
+
+    network = from_config(config.model, config.train.amp_level)
+    loaded.load_into(network)
+    dataset, _, _ = verify_images(dataset, config.data.on_bad_image, device.cache_folder(), group)
+    facts = label_maps.Facts(
+        images=dataset.splits["train"].num_images, grid=network.geometry.grid, classes=dataset.classes,
+        digest=label_maps.training_digest(dataset), model=f"{checkpoint.name}, SHA-256 {digest_of(checkpoint)}",
+    )  # fmt: skip
+    maps = best_of_patches(network, whole_images(dataset, config), config.data.batch_size, classes)
+    label_maps.write(output, facts, maps)
+    return facts.images
+
+
 def _evaluated(
     config: Config, dataset: Dataset, loaded: Checkpoint, specs: Sequence[str], group: ProcessGroup
 ) -> "tuple[list[SkipViT], ds.Dataset]":
@@ -213,7 +250,19 @@ def _check(config: Config, splits: Sequence[str] = ("train", "val")) -> Dataset:
     dataset.check_fits(config.model.num_classes or len(dataset.classes))
     if "train" in splits:
         _check_updates(config, dataset)
+        if config.data.on_bad_image != "skip":
+            _check_label_maps(config, dataset)
     return dataset
+
+
+def _check_label_maps(config: Config, dataset: Dataset) -> None:
+    """Refuse label maps that a training could not use.
+
+    Raises:
+        UserError: They are missing or damaged, or of other images or classes.
+    """
+    if config.token_labels.maps is not None:
+        label_maps.LabelMaps(config.token_labels.maps, dataset, config.model.num_classes or len(dataset.classes))
 
 
 def _check_updates(config: Config, dataset: Dataset, group: ProcessGroup = SINGLE_PROCESS) -> None:
@@ -287,6 +336,7 @@ def _prepare(
     )
     check_sizes(dataset, config.data, group)
     _check_updates(config, dataset, group)
+    _check_label_maps(config, dataset)
     return _Prepared(config, dataset, replace(images, left_out=left_out), bad_images, initial, oracle), group
 
 

@@ -9,12 +9,14 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Union
+from typing import Optional, Union
 
 import mindspore.dataset as ds
 import numpy as np
+from PIL import Image
 
 from src.config import Config
+from src.data.crops import CropFinder
 from src.data.transforms import train_transforms
 from src.errors import RunError, short_message
 
@@ -32,6 +34,7 @@ class Augmenter:
 
     def __init__(self, config: Config) -> None:
         self.transforms = train_transforms(config.data, config.model.image_size)
+        self.find_crop = CropFinder(self.transforms, config.data)
 
     def __call__(self, item: Item, key: Key) -> np.ndarray:
         """Make one image.
@@ -39,14 +42,13 @@ class Augmenter:
         Raises:
             RunError: It cannot be read, or an augmentation fails; the message names file and cause.
         """
-        seeds = np.random.SeedSequence(key).generate_state(len(self.transforms)).tolist()
         name = item if isinstance(item, str) else f"number {key[-2]}"
         try:
             image = np.fromfile(item, np.uint8) if isinstance(item, str) else item
         except OSError as error:
             raise RunError(f"the data cannot be read: image {name}: {error.strerror}{WAY_OUT}") from error
         try:
-            for transform, seed in zip(self.transforms, seeds):
+            for transform, seed in zip(self.transforms, self._seeds(key)):
                 ds.config.set_seed(seed)  # of all three
                 image = transform(image)
         except Exception as error:  # whatever MindSpore, MindCV and what they call raise
@@ -55,10 +57,33 @@ class Augmenter:
             raise RunError(f"the data cannot be augmented: image {name}: {reason(error)}") from error
         return image if image.dtype == np.uint8 else np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
-    def fill(self, images: np.ndarray, items: Sequence[Item], keys: Sequence[Key]) -> None:
-        """Make several images, and put them into uint8 [N, height, width, 3]."""
-        for image, item, key in zip(images, items, keys):
-            image[...] = self(item, key)
+    def crop(self, item: Item, key: Key) -> np.ndarray:
+        """Return where the image of the same arguments was cropped, and whether it was flipped: float64 [CROP].
+
+        Raises:
+            RunError: It cannot be read.
+        """
+        if not isinstance(item, str):
+            return self.find_crop(item.shape[0], item.shape[1], self._seeds(key))
+        try:
+            with Image.open(item) as image:  # reads no pixels
+                width, height = image.size
+        except OSError as error:
+            raise RunError(f"the data cannot be read: image {item}: {short_message(error)}{WAY_OUT}") from error
+        return self.find_crop(height, width, self._seeds(key))
+
+    def fill(
+        self, images: np.ndarray, items: Sequence[Item], keys: Sequence[Key], crops: Optional[np.ndarray] = None
+    ) -> None:
+        """Make several images, and put them into uint8 [N, height, width, 3]; their crops into float64 [N, CROP]."""
+        for number, (item, key) in enumerate(zip(items, keys)):
+            images[number] = self(item, key)
+            if crops is not None:
+                crops[number] = self.crop(item, key)
+
+    def _seeds(self, key: Key) -> list[int]:
+        """Return a seed for each transform."""
+        return np.random.SeedSequence(key).generate_state(len(self.transforms)).tolist()
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from src.config import Config, DataConfig
 from src.data.augment import reason
 from src.data.datasets import Dataset
 from src.data.training import Epoch
-from src.data.transforms import file_transforms, val_transforms
+from src.data.transforms import Transform, file_transforms, val_transforms, whole_transforms
 from src.errors import RunError, UserError
 from src.runtime.distributed import SINGLE_PROCESS, ProcessGroup
 
@@ -28,8 +28,8 @@ def train_batches(epoch: Epoch, sink: bool = False) -> Generator[tuple, None, No
         RunError: An image cannot be read or augmented, or a worker died.
     """
     if not sink:
-        for images, labels in epoch:
-            yield ms.Tensor.from_numpy(images), ms.Tensor.from_numpy(labels)
+        for batch in epoch:
+            yield tuple(map(ms.Tensor.from_numpy, batch))
         return
     loader = as_dataset(epoch)
     take = ms.data_sink(lambda *batch: batch, loader)
@@ -42,7 +42,7 @@ def train_batches(epoch: Epoch, sink: bool = False) -> Generator[tuple, None, No
 
 def as_dataset(epoch: Epoch) -> ds.Dataset:
     """Return an epoch's training batches as a data set of MindSpore's, which reads them ahead in a thread."""
-    return ds.GeneratorDataset(epoch, ["image", "label"], shuffle=False, num_parallel_workers=1)
+    return ds.GeneratorDataset(epoch, list(epoch.columns), shuffle=False, num_parallel_workers=1)
 
 
 def batches(loader: ds.Dataset, output_numpy: bool = False) -> Iterator[tuple]:
@@ -63,6 +63,12 @@ def val_loader(dataset: Dataset, config: Config, group: ProcessGroup = SINGLE_PR
     The parts share no image and leave none out, so they may differ by one in size.
     """
     return _val_loader(dataset, config, np.arange(group.rank, dataset.splits["val"].num_images, group.size))
+
+
+def whole_images(dataset: Dataset, config: Config) -> ds.Dataset:
+    """Load the training images once in the order of the split, whole, and neither flipped nor augmented."""
+    order = np.arange(dataset.splits["train"].num_images)
+    return _loader(dataset, "train", config, order, whole_transforms(config.data, config.model.image_size))
 
 
 def val_images(dataset: Dataset, config: Config, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -106,10 +112,17 @@ def read_images(files: Sequence[Path], config: Config) -> np.ndarray:
 
 
 def _val_loader(dataset: Dataset, config: Config, order: np.ndarray) -> ds.Dataset:
+    return _loader(dataset, "val", config, order, val_transforms(config.data, config.model.image_size))
+
+
+def _loader(
+    dataset: Dataset, name: str, config: Config, order: np.ndarray, transforms: Sequence[Transform]
+) -> ds.Dataset:
+    """Return batches of a split's images, in an order of their indices; the last one may be smaller."""
     return create_loader(
-        _images(dataset, "val", config.data, order),
+        _images(dataset, name, config.data, order),
         batch_size=config.data.batch_size,
-        transform=val_transforms(config.data, config.model.image_size),
+        transform=list(transforms),
         num_parallel_workers=_workers(config.data),
     )
 

@@ -92,6 +92,14 @@ def val_transforms(config: DataConfig, image_size: ImageSize) -> list[Transform]
     return transforms
 
 
+def whole_transforms(config: DataConfig, image_size: ImageSize) -> list[Transform]:
+    """Return the transforms of an image of which nothing is cropped: resize to the network's size, normalisation."""
+    transforms, by_pillow = val_transforms(config, image_size), config.resize == "pil"
+    if config.name != "folder":
+        return transforms  # CIFAR's are whole
+    return [transforms[0], _resize(config, sides(image_size), by_pillow), *transforms[-2:]]
+
+
 def file_transforms(config: DataConfig, image_size: ImageSize) -> list[Transform]:
     """Return the transforms of an encoded image file, as validation sees it.
 

@@ -22,6 +22,7 @@ import numpy as np
 
 from src.config import Config
 from src.data.augment import Augmenter, Item, Key, restored_random_state
+from src.data.crops import CROP
 from src.errors import RunError
 
 SIGNALS = {signal.SIGINT, signal.SIGTERM}
@@ -36,8 +37,10 @@ class Worker(Protocol):
     def start(self) -> None:
         """Get ready."""
 
-    def fill(self, images: np.ndarray, items: Sequence[Item], keys: Sequence[Key]) -> None:
-        """Put images of these items into uint8 [N, height, width, 3]."""
+    def fill(
+        self, images: np.ndarray, items: Sequence[Item], keys: Sequence[Key], crops: Optional[np.ndarray] = None
+    ) -> None:
+        """Put images of these items into uint8 [N, height, width, 3]; their crops into float64 [N, CROP]."""
 
     def close(self) -> None:
         """Let go of everything."""
@@ -52,9 +55,11 @@ class Here:
     def start(self) -> None:
         pass
 
-    def fill(self, images: np.ndarray, items: Sequence[Item], keys: Sequence[Key]) -> None:
+    def fill(
+        self, images: np.ndarray, items: Sequence[Item], keys: Sequence[Key], crops: Optional[np.ndarray] = None
+    ) -> None:
         with restored_random_state():
-            self.augmenter.fill(images, items, keys)
+            self.augmenter.fill(images, items, keys, crops)
 
     def close(self) -> None:
         pass
@@ -87,14 +92,17 @@ class Process:
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def fill(self, images: np.ndarray, items: Sequence[Item], keys: Sequence[Key]) -> None:
+    def fill(
+        self, images: np.ndarray, items: Sequence[Item], keys: Sequence[Key], crops: Optional[np.ndarray] = None
+    ) -> None:
         self.start()
         assert self.connection is not None
         try:
-            self.connection.send((images.shape, items, keys))
+            self.connection.send((images.shape, items, keys, crops is not None))
             problem = self.connection.recv()
             if problem is None:
-                _read_into(self.connection.fileno(), _bytes(images))
+                for array in _present(images, crops):
+                    _read_into(self.connection.fileno(), _bytes(array))
         except (EOFError, OSError) as error:
             raise RunError(self._end()) from error
         if problem is not None:
@@ -122,27 +130,33 @@ class Process:
 
 
 def serve(connection: Connection, config: Config) -> None:
-    """Do tasks until the other end closes; answer each with None and the pixels, or with what is wrong."""
+    """Do tasks until the other end closes; answer each with None, the pixels and the crops, or with what is wrong."""
     augmenter = Augmenter(config)
     try:
         while True:
-            shape, items, keys = connection.recv()
+            shape, items, keys, wants_crops = connection.recv()
             images = np.empty(shape, np.uint8)
+            crops = np.empty((len(items), CROP)) if wants_crops else None
             try:
-                augmenter.fill(images, items, keys)
+                augmenter.fill(images, items, keys, crops)
             except RunError as error:
                 connection.send(str(error))
                 continue
             connection.send(None)
-            rest = _bytes(images)
-            while rest:
-                rest = rest[os.write(connection.fileno(), rest) :]
+            for array in _present(images, crops):
+                rest = _bytes(array)
+                while rest:
+                    rest = rest[os.write(connection.fileno(), rest) :]
     except (EOFError, OSError):
         return  # nobody is there any more
 
 
-def _bytes(images: np.ndarray) -> memoryview:
-    return images.reshape(-1).data
+def _present(images: np.ndarray, crops: Optional[np.ndarray]) -> tuple[np.ndarray, ...]:
+    return (images,) if crops is None else (images, crops)
+
+
+def _bytes(array: np.ndarray) -> memoryview:
+    return array.reshape(-1).view(np.uint8).data
 
 
 def _read_into(file: int, buffer: memoryview) -> None:
@@ -167,9 +181,11 @@ class Workers:
         for worker in self.all:
             self.threads.submit(worker.start)
 
-    def fill(self, images: np.ndarray, items: Sequence[Item], keys: Sequence[Key]) -> "Future[None]":
-        """Have the next idle worker put images into uint8 [N, height, width, 3]."""
-        return self.threads.submit(self._fill, images, items, keys)
+    def fill(
+        self, images: np.ndarray, items: Sequence[Item], keys: Sequence[Key], crops: Optional[np.ndarray] = None
+    ) -> "Future[None]":
+        """Have the next idle worker put images into uint8 [N, height, width, 3], and crops into float64 [N, CROP]."""
+        return self.threads.submit(self._fill, images, items, keys, crops)
 
     def close(self) -> None:
         """Drop what was not begun, and end every process."""
@@ -177,9 +193,11 @@ class Workers:
         for worker in self.all:
             worker.close()
 
-    def _fill(self, images: np.ndarray, items: Sequence[Item], keys: Sequence[Key]) -> None:
+    def _fill(
+        self, images: np.ndarray, items: Sequence[Item], keys: Sequence[Key], crops: Optional[np.ndarray]
+    ) -> None:
         worker = self.idle.get()
         try:
-            worker.fill(images, items, keys)
+            worker.fill(images, items, keys, crops)
         finally:
             self.idle.put(worker)

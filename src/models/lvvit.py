@@ -22,8 +22,9 @@ class LVViT(SkipViT):
 
     def classify(self, x: Tensor, all_ids: tuple) -> Tensor:
         own = self.aux_head(x[:, 1:])
-        if self.plan.schedule.fused:
-            is_patch = ops.cast(less(self.router.follow(all_ids)[1], self.plan.num_patches), own.dtype)
+        _, places = self.router.follow(all_ids)
+        if places is not None:
+            is_patch = ops.cast(less(places, self.plan.num_patches), own.dtype)
             own = own + multiply(ops.expand_dims(is_patch, 2) - 1.0, ABSENT)
         return self.head(x[:, 0]) + multiply(ops.reduce_max(own, 1), TOKENS_SHARE)
 

@@ -116,10 +116,10 @@ class OwnTypeBatchNorm(nn.Cell):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.gamma = Parameter(ops.ones((channels,), ms.float32), name="gamma")
-        self.beta = Parameter(ops.zeros((channels,), ms.float32), name="beta")
         self.moving_mean = Parameter(ops.zeros((channels,), ms.float32), name="moving_mean", requires_grad=False)
         self.moving_variance = Parameter(ops.ones((channels,), ms.float32), name="moving_variance", requires_grad=False)
+        self.gamma = Parameter(ops.ones((channels,), ms.float32), name="gamma")
+        self.beta = Parameter(ops.zeros((channels,), ms.float32), name="beta")
         self.learn = ops.BatchNorm(is_training=True, epsilon=1e-5, momentum=0.1)
         self.apply_norm = ops.BatchNorm(is_training=False, epsilon=1e-5)
 

@@ -4,7 +4,7 @@ Shape letters: B images, T tokens with [CLS] first, D drops of the plan.
 """
 
 from collections.abc import Callable
-from typing import Optional
+from typing import Any, Optional
 
 from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
@@ -33,7 +33,7 @@ class OracleRanked(nn.Cell):
 
     def __init__(self, network: SkipViT, oracle: SkipViT) -> None:
         super().__init__(auto_prefix=False)
-        self.network = network
+        self.network: Any = network
         self.oracle = oracle
         self.geometry = network.geometry
         kept = network.plan.kept
@@ -47,6 +47,16 @@ class OracleRanked(nn.Cell):
         self, images: Tensor, drop_path_scale: Optional[Tensor] = None, random_scores: Optional[tuple] = None
     ) -> Tensor:
         return self.network(images, drop_path_scale, self.ranks(images))
+
+    def label_logits(
+        self,
+        images: Tensor,
+        drop_path_scale: Optional[Tensor] = None,
+        random_scores: Optional[tuple] = None,
+        mixed: Optional[Tensor] = None,
+    ) -> tuple[Tensor, Tensor, Optional[Tensor]]:
+        """Return what an LV-ViT's `label_logits` does."""
+        return self.network.label_logits(images, drop_path_scale, self.ranks(images), mixed)
 
     def ranks(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return what each drop ranks by, for each the oracle's scores of the tokens that are there: float32 [B, T]."""

@@ -54,9 +54,25 @@ def oracle_scores(weights, images, heads=4, patch=4, act="erf"):
 
 def forward_one(weights, image, spec, heads, patch, act, drawn, rows, oracle):
     """Logits of one image, the places that each drop keeps, and the [CLS] scores of each block's patches."""
-    depth = 1 + max(int(m[1]) for m in map(re.compile(r"blocks\.(\d+)\.").match, weights) if m)
+    grid = image.shape[1] // patch, image.shape[2] // patch
+    tokens = embed(weights, image, patch)
+    tokens, kept, seen = walk(weights, tokens, spec, grid, heads, act, drawn, rows, oracle)
+    normed = norm(np.stack([vector for _, vector in tokens]), weights["norm.weight"], weights["norm.bias"])
+    read = normed[0] if "cls_token" in weights else normed.mean(0)
+    logits = read @ weights["head.weight"].T + weights["head.bias"]
+    if "dist_token" in weights:
+        logits = (logits + normed[1] @ weights["head_dist.weight"].T + weights["head_dist.bias"]) / 2
+    return logits, kept, seen
+
+
+def walk(weights, tokens, spec, grid, heads, act="erf", drawn=(), rows=1, oracle=None, eps=1e-6, divisor=1):
+    """Tokens after the last block, the places that each drop keeps, and the [CLS] scores of each block's patches.
+
+    `tokens` are (place, vector); below 0 is the prefix, from the number of patches on are fused ones. `divisor` is
+    what the branches are divided by.
+    """
+    depth = depth_of(weights)
     drops, returns = read_spec(spec)
-    tokens = embed(weights, image, patch)  # a list of (place, vector); below 0 is the prefix
     waiting, kept, drawn, seen = {}, {}, iter(drawn), {}
     patches = sum(place >= 0 for place, _ in tokens)
 
@@ -70,7 +86,7 @@ def forward_one(weights, image, spec, heads, patch, act, drawn, rows, oracle):
         elif ranking == "oracle":  # which knows no fused token: it stays
             worth = [oracle[block][place] if 0 <= place < patches else math.inf for place in places]
         else:
-            worth = worth_of(ranking, matrix, weights_of_heads, places, keep, image.shape[1:], patch, rows)
+            worth = worth_of(ranking, matrix, weights_of_heads, places, keep, grid, rows)
         best = sorted(here, key=lambda j: (-worth[j], j))
         stay, leave = sorted(best[:keep]), sorted(best[keep:])
         kept[block] = sorted(places[j] for j in stay)
@@ -83,35 +99,37 @@ def forward_one(weights, image, spec, heads, patch, act, drawn, rows, oracle):
         return rest
 
     for i in range(depth):
-        block = {n.split(".", 2)[2]: w for n, w in weights.items() if n.startswith(f"blocks.{i}.")}
+        block = block_of(weights, i)
         if i + 1 in returns:
             tokens = sorted({**dict(tokens), **waiting}.items())
             waiting.clear()
         if i + 1 in drops and drops[i + 1][1]:
             tokens = drop(i + 1, tokens, None)
         matrix = np.stack([vector for _, vector in tokens])
-        attended, weights_of_heads = attention(block, norm(matrix, block["norm1.weight"], block["norm1.bias"]), heads)
-        tokens = [(place, row) for (place, _), row in zip(tokens, matrix + attended)]
+        normed = norm(matrix, block["norm1.weight"], block["norm1.bias"], eps)
+        attended, weights_of_heads = attention(block, normed, heads)
+        tokens = [(place, row) for (place, _), row in zip(tokens, matrix + attended / divisor)]
         prefix = sum(place < 0 for place, _ in tokens)
         seen[i + 1] = weights_of_heads.mean(0)[:rows].mean(0)[prefix:]
         if i + 1 in drops and not drops[i + 1][1]:
             tokens = drop(i + 1, tokens, weights_of_heads)
         matrix = np.stack([vector for _, vector in tokens])
-        hidden = norm(matrix, block["norm2.weight"], block["norm2.bias"]) @ block["mlp.fc1.weight"].T
-        hidden = gelu(hidden + block["mlp.fc1.bias"], act)
-        matrix = matrix + hidden @ block["mlp.fc2.weight"].T + block["mlp.fc2.bias"]
+        matrix = matrix + mlp(block, matrix, act, eps) / divisor
         tokens = [(place, row) for (place, _), row in zip(tokens, matrix)]
-    normed = norm(np.stack([vector for _, vector in tokens]), weights["norm.weight"], weights["norm.bias"])
-    read = normed[0] if "cls_token" in weights else normed.mean(0)
-    logits = read @ weights["head.weight"].T + weights["head.bias"]
-    if "dist_token" in weights:
-        logits = (logits + normed[1] @ weights["head_dist.weight"].T + weights["head_dist.bias"]) / 2
-    return logits, kept, seen
+    return tokens, kept, seen
 
 
-def worth_of(ranking, matrix, heads, places, keep, size, patch, score_rows):
+def depth_of(weights):
+    return 1 + max(int(m[1]) for m in map(re.compile(r"blocks\.(\d+)\.").match, weights) if m)
+
+
+def block_of(weights, i):
+    return {name.split(".", 2)[2]: weight for name, weight in weights.items() if name.startswith(f"blocks.{i}.")}
+
+
+def worth_of(ranking, matrix, heads, places, keep, grid, score_rows):
     """What the tokens are ranked by; the highest stay. `heads` is attention [heads, from, to]."""
-    rows, columns = (side // patch for side in size)
+    rows, columns = grid
     if ranking in ("cls", "lowest"):
         return heads.mean(0)[:score_rows].mean(0) * (1 if ranking == "cls" else -1)
     if ranking == "norm":
@@ -160,9 +178,9 @@ def embed(weights, image, patch):
     ]
 
 
-def norm(x, weight, bias):
+def norm(x, weight, bias, eps=1e-6):
     mean = x.mean(-1, keepdims=True)
-    return (x - mean) / np.sqrt(((x - mean) ** 2).mean(-1, keepdims=True) + 1e-6) * weight + bias
+    return (x - mean) / np.sqrt(((x - mean) ** 2).mean(-1, keepdims=True) + eps) * weight + bias
 
 
 def gelu(x, act):
@@ -171,14 +189,22 @@ def gelu(x, act):
     return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
-def attention(block, x, heads):
-    dim = x.shape[1]
-    q, k, v = np.split(x @ block["attn.qkv.weight"].T + block["attn.qkv.bias"], 3, axis=1)
+def mlp(block, x, act, eps=1e-6):
+    hidden = norm(x, block["norm2.weight"], block["norm2.bias"], eps) @ block["mlp.fc1.weight"].T
+    return gelu(hidden + block["mlp.fc1.bias"], act) @ block["mlp.fc2.weight"].T + block["mlp.fc2.bias"]
+
+
+def softmax(x, axis=-1):
+    exponents = np.exp(x - x.max(axis, keepdims=True))
+    return exponents / exponents.sum(axis, keepdims=True)
+
+
+def attention(block, x, heads, weigh=softmax):
+    """Attention of one image [t, C] and its weights [heads, t, t]; `weigh` makes weights of scaled products [t, t]."""
+    q, k, v = np.split(x @ block["attn.qkv.weight"].T + block.get("attn.qkv.bias", 0), 3, axis=1)
     out, all_weights = np.zeros_like(x), []
-    for head in np.split(np.arange(dim), heads):
-        logits = q[:, head] @ k[:, head].T / math.sqrt(len(head))
-        weights = np.exp(logits - logits.max(1, keepdims=True))
-        weights /= weights.sum(1, keepdims=True)
+    for head in np.split(np.arange(x.shape[1]), heads):
+        weights = weigh(q[:, head] @ k[:, head].T / math.sqrt(len(head)))
         out[:, head] = weights @ v[:, head]
         all_weights.append(weights)
     return out @ block["attn.proj.weight"].T + block["attn.proj.bias"], np.stack(all_weights)
