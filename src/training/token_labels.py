@@ -40,6 +40,7 @@ class TokenLabelling(nn.Cell):
         self.num_classes = network.geometry.num_classes
         self.smoothing, self.spread = smoothing, smoothing / self.num_classes
         self.weight, self.mix_alpha, self.has_maps = weight, mix_alpha, has_maps
+        self.total = 1 + self.spread if has_maps else 1.0  # what the probabilities of a target sum to
         self.entropy = nn.SoftmaxCrossEntropyWithLogits()
         self.product = ops.BatchMatMul()
 
@@ -54,8 +55,9 @@ class TokenLabelling(nn.Cell):
         if mixed is not None:
             whole = mix(whole, ops.reduce_mean(mixed))
             patches = mix(patches, ops.reshape(mixed, (1, -1, 1)))
-        loss = self.entropy(ops.cast(logits, mstype.float32), whole)
-        return ops.reduce_mean(loss) + multiply(self.loss_of_tokens(token_logits, patches, places), self.weight)
+        return ops.reduce_mean(self.cross_entropy(logits, whole)) + multiply(
+            self.loss_of_tokens(token_logits, patches, places), self.weight
+        )
 
     def targets_of_labels(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the targets of the images [B, C] and of their patches [B, N, C], the same for each."""
@@ -94,12 +96,17 @@ class TokenLabelling(nn.Cell):
         """
         if places is not None:
             targets = ops.gather(targets, ops.minimum(places, self.num_patches - 1), 1, 1)
-        logits = ops.reshape(ops.cast(logits, mstype.float32), (-1, self.num_classes))
-        losses = self.entropy(logits, ops.reshape(targets, (-1, self.num_classes)))
+        shape = (-1, self.num_classes)
+        losses = self.cross_entropy(ops.reshape(logits, shape), ops.reshape(targets, shape))
         if places is None:
             return ops.reduce_mean(losses)
         labelled = ops.reshape(ops.cast(less(places, self.num_patches), mstype.float32), (-1,))
         return ops.reduce_sum(losses * labelled) / ops.reduce_sum(labelled)
+
+    def cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the cross-entropy of each row [n, C]; the kernel's gradient is right for targets that sum to 1."""
+        targets = multiply(targets, 1 / self.total)
+        return multiply(self.entropy(ops.cast(logits, mstype.float32), targets), self.total)
 
     def sample(self, images: int, *seed: int) -> tuple:
         """Draw the network's random inputs, and the patches float32 [N] that are another image's, or None."""
