@@ -184,7 +184,8 @@ def _model(arrays: Mapping[str, np.ndarray], channels: int, path: Path, override
     dim, side, patch = len(arrays["patch_embed.proj.weight"]), count_patches(arrays), patch_side(arrays, channels)
     ratio = mlp_ratio(dim, len(arrays["blocks.0.mlp.fc1.weight"]))
     found = {"patch_size": patch, "embed_dim": dim, "depth": count_blocks(arrays), "mlp_ratio": ratio}
-    name = _nearest(found, "dist_token" in arrays, "lvvit" if STEM in arrays else "vit")
+    nearest = _nearest(found, "dist_token" in arrays, "lvvit" if STEM in arrays else "vit")
+    name = str(overrides.get("model.name", nearest))
     sizes = sizes_of(name)
     if dim == sizes["embed_dim"]:
         found["num_heads"] = sizes["num_heads"]

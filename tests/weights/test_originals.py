@@ -4,18 +4,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from mindspore import Tensor
 from safetensors.numpy import load_file, save_file
 
 from src.config import ModelConfig, parse
 from src.errors import UserError
-from src.models import from_checkpoint, from_config
+from src.models import from_checkpoint, from_config, trace
 from src.models.initial import initialise
 from src.schedules import Geometry
 from src.weights import read_checkpoint
 from src.weights.initial import read_initial
 from src.weights.load import assign, shapes_of
 from src.weights.oracle import read_oracle
-from tests.helpers import pytorch
+from src.weights.timm import to_timm
+from tests.helpers import pytorch, reference_dynamicvit, reference_lvvit
 from tests.helpers.commands import run_here
 
 TOOL = "src.tools.convert"
@@ -118,6 +120,22 @@ def test_there_and_back_again_every_bit_is_the_same(tmp_path, capsys, case, kind
         stem = network.patch_embed
         assert np.array_equal(stem.bn3.moving_variance.asnumpy(), arrays["patch_embed.bn3.running_var"])
         assert np.array_equal(stem.proj.weight.asnumpy(), arrays["patch_embed.proj.weight"].reshape(24, -1))
+
+
+def test_what_is_converted_computes_what_the_reference_does(tmp_path):
+    """LV-ViT with predictors, which need not be asked: by a schedule of theirs, and by one of the [CLS] token's."""
+    weights = {**reference_lvvit.random_weights(0), **reference_dynamicvit.random_predictors(1, 24, stages=2)}
+    arrays = {name: weight.astype(np.float32) for name, weight in weights.items()}
+    pytorch.save(tmp_path / "a.pth", to_timm(arrays, 2), "model", epoch=30)
+    given = ("model.name=lvvit_s_16_224", "model.num_heads=4")  # whose residuals are halved: the file does not tell
+    result = run_here(TOOL, "a.pth", "ours.ckpt", *given, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    images = np.random.RandomState(1).standard_normal((2, 3, 16, 16)).astype(np.float32)
+    for spec, by in (("2,3(30%,50%,predictor)", reference_dynamicvit.topk_pass), ("2(50%)+4", reference_lvvit.forward)):
+        expected = by(weights, images, spec, divisor=2)
+        found = trace(from_checkpoint(tmp_path / "ours.ckpt", tokens=spec), Tensor(images))
+        assert np.abs(found.logits - expected.logits).max() < 2e-4
+        assert all((found.kept[block] == places).all() for block, places in expected.kept.items())
 
 
 @pytest.mark.parametrize(
