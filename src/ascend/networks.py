@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from src.training.step import TrainStep
 
 
+MAP_PLACES = (18, 18)  # of the label maps that LV-ViT's authors give
+
+
 def zero_images(config: Config, batch_size: int) -> "Tensor":
     """Return a batch of black images, float32 [B, 3, H, W]."""
     from mindspore import Tensor
@@ -47,8 +50,17 @@ def _make_step(config: Config, image_size: Optional[ImageSize] = None) -> Any:
 
 
 def training_inputs(config: Config, step: "TrainStep", batch_size: int) -> tuple:
-    """Return inputs of our training step."""
-    return (*training_batch(config, batch_size), *step.sample(batch_size, 0))
+    """Return inputs of our training step; label maps, where the data gives some, are of `MAP_PLACES`."""
+    from mindspore import Tensor
+
+    batch = training_batch(config, batch_size)
+    if config.token_labels.maps is None:
+        return (*batch, *step.sample(batch_size, 0))
+    rows, columns = Geometry.from_config(config.model).grid
+    height, width = MAP_PLACES
+    shapes = (2, 5, height, width), (rows + 1, height), (columns + 1, width)
+    maps = (Tensor(np.zeros((batch_size, *shape), np.float32)) for shape in shapes)
+    return (*batch, *maps, *step.sample(batch_size, 0))
 
 
 def training_batch(config: Config, batch_size: int) -> tuple["Tensor", "Tensor"]:
