@@ -84,11 +84,11 @@ def table(config: Config, specs: Sequence[str], folder: Path) -> str:
                 _tokens(plan),
                 f"{1000 * step:.1f}",
                 _percent(whole / step - 1),
-                _percent(plan.ideal_gain),
+                _percent(plan.training_gain),
                 "" if published is None else _percent(published),
-                _percent(fitted_gain(plan.ideal_gain)),
+                _percent(fitted_gain(plan.training_gain)),
                 _tokens(aligned_plan),
-                _percent(aligned_plan.ideal_gain),
+                _percent(aligned_plan.training_gain),
                 _percent(whole / aligned - 1),
             ]
         )

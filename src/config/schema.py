@@ -380,6 +380,13 @@ def flatten(config: Config) -> dict[str, object]:
             for name in fields_by_key() for section, attribute in [name.split(".")]}  # fmt: skip
 
 
+def first_changed(section: Any) -> Optional[str]:
+    """Return the first key of a section that is not as by default; None if all are."""
+    default = type(section)()
+    names = [field.name for field in dataclasses.fields(section)]
+    return next((name for name in names if getattr(section, name) != getattr(default, name)), None)
+
+
 def with_classes(config: Config, number: int = IMAGENET_CLASSES) -> Config:
     """Fill in `model.num_classes` where it is null, which leaves it to the data."""
     model = dataclasses.replace(config.model, num_classes=config.model.num_classes or number)

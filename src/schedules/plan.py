@@ -294,6 +294,22 @@ class Plan:
         """Patch tokens kept by the drop in each block; 0 where nothing is dropped."""
         return tuple(drop.keep if drop else 0 for drop in self.drops)
 
+    @property
+    def masked(self) -> bool:
+        """Whether it trains with all tokens in every block, under masks: where predictors rank."""
+        return any(drop is not None and drop.ranking == "predictor" for drop in self.drops)
+
+    @property
+    def training_gain(self) -> float:
+        """MACs of the dense model divided by `trained_macs`, minus 1 (a fraction)."""
+        return (1 + self.ideal_gain) * self.macs / self.trained_macs - 1 if self.masked else self.ideal_gain
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The share of all patch tokens that each predictor is to leave."""
+        asked = [block for block, drop in enumerate(self.drops, 1) if drop and drop.ranking == "predictor"]
+        return tuple(float(_share(self.schedule.routes[0], block)) for block in asked)
+
 
 def resolve(schedule: Schedule, geometry: Geometry) -> Plan:
     """Resolve a schedule to static integers for a model of this geometry.

@@ -12,6 +12,7 @@ from src.errors import UserError, difference
 from src.schedules import Geometry
 from src.weights.load import (
     HEADS,
+    PREDICTORS,
     STEM,
     Checkpoint,
     NamedFile,
@@ -66,9 +67,7 @@ def read_initial(config: Config, classes: Sequence[str]) -> Optional[Initial]:
     if grid != geometry.grid:
         remarks.append(f"positions resampled from {_text(grid)} to {_text(geometry.grid)} patches")
     outputs, wanted = len(file.arrays["head.weight"]), geometry.num_classes
-    arrays, shapes = file.arrays, shapes_of(replace(geometry, grid=grid, predictors=count_predictors(file.arrays)))
-    if geometry.predictors and not count_predictors(arrays):
-        remarks.append(f"{geometry.predictors} predictors stay as initialised: the file has none")
+    arrays, shapes = file.arrays, shapes_of(replace(geometry, grid=grid))
     if outputs != wanted:
         arrays = {name: array for name, array in arrays.items() if not name.startswith(HEADS)}
         shapes = {name: shape for name, shape in shapes.items() if not name.startswith(HEADS)}
@@ -76,6 +75,12 @@ def read_initial(config: Config, classes: Sequence[str]) -> Optional[Initial]:
     elif file.classes and file.classes != tuple(classes):
         differing = difference(file.classes, tuple(classes), "the file", "the data")
         warnings.append(f"the head is of as many classes, but not of these: {differing}")
+    found = count_predictors(arrays)
+    if found != geometry.predictors:
+        arrays = {name: array for name, array in arrays.items() if not name.startswith(PREDICTORS)}
+        shapes = {name: shape for name, shape in shapes.items() if not name.startswith(PREDICTORS)}
+        what = "predictors stay as initialised" if geometry.predictors else "predictors are left out"
+        remarks.append(f"the {what}: the file has {found}, this model {geometry.predictors}")
     if told is not None and told.act != config.model.act:
         warnings.append(f"the file was trained with model.act {told.act}, this model has {config.model.act}")
     check_fit(arrays, shapes, path)
@@ -92,7 +97,6 @@ def _check_sizes(file: Checkpoint, geometry: Geometry, told: Optional[ModelConfi
     if missing := lacking(arrays):
         raise UserError(f"train.init {file.path} does not fit the model; missing, or of another form: {missing[0]}")
     width = arrays["pos_embed"].shape[2]
-    predictors = count_predictors(arrays)
     sizes = {
         "model.backbone": ("lvvit" if STEM in arrays else "vit", geometry.backbone),
         "model.embed_dim": (width, geometry.embed_dim),
@@ -100,7 +104,6 @@ def _check_sizes(file: Checkpoint, geometry: Geometry, told: Optional[ModelConfi
         "model.depth": (count_blocks(arrays), geometry.depth),
         "model.num_heads": (Geometry.from_config(told).num_heads if told else geometry.num_heads, geometry.num_heads),
         "hidden channels of the MLP": (len(arrays["blocks.0.mlp.fc1.weight"]), geometry.mlp_dim),
-        "model.predictors": (predictors or geometry.predictors, geometry.predictors),
     }
     other = [f"its {name} is {found}, not {wanted}" for name, (found, wanted) in sizes.items() if found != wanted]
     if other:

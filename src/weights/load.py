@@ -4,7 +4,7 @@ import hashlib
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional, Union
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MOST_TIMES_LARGER = 16
 PREFIX = ("cls_token", "dist_token")  # whose positions stand before the patches'
 HEADS = ("head.", "head_dist.", "aux_head.")  # how the names of the classifiers' weights begin
-PREDICTORS = "predictors."
+PREDICTORS = "predictors."  # how the names of the weights of predictors begin
 STEM = "patch_embed.conv1.weight"  # the first convolution, of models with a stem
 # the weights that tell a ViT's sizes, and their dimensions
 TELLING = {"pos_embed": 3, "patch_embed.proj.weight": 2, "blocks.0.mlp.fc1.weight": 2, "head.weight": 2}
@@ -50,7 +50,7 @@ class Checkpoint:
     classes: tuple[str, ...] = ()
 
     def fill_in(self, config: Config) -> Config:
-        """Fill in the number of classes from the classifier, where the configuration leaves it open.
+        """Fill in the numbers of classes and of predictors from the weights, where the configuration leaves them open.
 
         Raises:
             UserError: There is no classifier, or the configuration is of a network so much larger that it is not worth
@@ -60,6 +60,9 @@ class Checkpoint:
         if head is None or head.ndim != 2:
             raise UserError(f"checkpoint {self.path} does not fit the model; missing: head.weight")
         config = with_classes(config, len(head))
+        predictors = count_predictors(self.arrays)
+        if config.model.predictors is None and predictors:
+            config = replace(config, model=replace(config.model, predictors=predictors))
         needed, given = Geometry.from_config(config.model).parameters, sum(array.size for array in self.arrays.values())
         if needed > MOST_TIMES_LARGER * given:
             raise UserError(
