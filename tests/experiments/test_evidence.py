@@ -8,6 +8,7 @@ import pytest
 from src.config import load, read_overrides
 from src.errors import UserError
 from src.experiments.experiment import Experiment
+from src.experiments.paired import Rule
 from src.experiments.variants import read_rows
 from src.schedules import plan_phases
 from tests.helpers.commands import ROOT
@@ -27,7 +28,7 @@ def command(name):
 def plan(name, folder, **changes):
     settings = {**command(name), **changes}
     groups = read_rows(TABLES / f"{name}.yaml")
-    return Experiment.plan(CIFAR, load(CIFAR, settings), settings, groups, 1, folder / "out", 1.0)
+    return Experiment.plan(CIFAR, load(CIFAR, settings), settings, groups, 1, folder / "out", Rule())
 
 
 @pytest.mark.parametrize(("name", "rows"), [("evidence", 13), ("phases", 6), ("distance", 35)])
