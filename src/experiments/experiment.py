@@ -11,10 +11,10 @@ from src.config import Config, format_override, load, with_classes
 from src.config.files import Overrides
 from src.data.datasets import open_dataset
 from src.errors import UserError, short_value
-from src.experiments import finished, speeds, table
+from src.experiments import finished, grids, speeds, table
 from src.experiments.jobs import Job, run_jobs
 from src.experiments.paired import Rule
-from src.experiments.results import summarise, write_results
+from src.experiments.results import Summary, summarise, write_results
 from src.experiments.variants import DENSE, Variant
 from src.files import lock, make_folder, write_text
 from src.runs import RUNS, RunFolder
@@ -133,7 +133,7 @@ class Experiment:
         """Draw accuracy over speed and over multiplications, top-1 by epoch, and the ablations."""
         from src.experiments import plots  # matplotlib
 
-        found, _ = self._finished()
+        found, measured = self._finished()
         summaries = summarise([run.result for run in found])
         paired = {variant for variant, own in summaries.items() if variant == DENSE or own.difference is not None}
         groups = {name: [variant for variant in group if variant in paired] for name, group in self.groups.items()}
@@ -155,6 +155,20 @@ class Experiment:
         ablations = {name: [summaries[variant] for variant in groups[name]] for name in others if groups[name]}
         if ablations:
             plots.plot_groups(ablations, summaries[DENSE], self._png("ablations"))
+        maps = [self._panels(group, summaries, measured is not None) for group in groups.values()]
+        if any(maps):
+            plots.plot_distances(next(filter(None, maps)), self._png("distance"))
+
+    def _panels(
+        self, group: Sequence[Variant], summaries: Mapping[Variant, Summary], measured: bool
+    ) -> Sequence[grids.Panel]:
+        """Return what the heat maps of a group show, if it is a grid of where tokens leave and return."""
+        if any(variant.overrides for variant in group):
+            return ()
+        of = {variant.tokens: summaries[variant] for variant in group if variant != DENSE}
+        lost = {spec: found.difference or 0.0 for spec, found in of.items()}
+        gain = {spec: (found.gain or 0.0) if measured else found.ideal_gain for spec, found in of.items()}
+        return grids.panels(lost, gain, "dense", summaries[DENSE].top1, measured)
 
     def _finished(self) -> tuple[list[finished.Finished], Optional[speeds.Speeds]]:
         """Read what is finished, and the measured speeds that it is told with, where there are any."""

@@ -5,10 +5,10 @@ Example: python -m src.tools.table1 --config configs/quickstart.yaml --seeds 2 -
 Each training is one process on one device: start this without msrun.
 
 Trainings that are finished are not repeated, and one that was stopped is resumed. results.csv has a line a training,
-table.md the table; accuracy.png, costs.png, cost-curves.png, curves.png and ablations.png are the plots. All are of the
-rows and seeds that this call names, whatever an earlier one named; with --finished they are of what is finished, and
-nothing is trained. Training speeds are those of the trainings, or with --measure taken in turns when all are done, on a
-machine that should be idle then; speeds.json keeps them for the next time.
+table.md the table; accuracy.png, costs.png, cost-curves.png, curves.png, ablations.png and distance.png are the plots.
+All are of the rows and seeds that this call names, whatever an earlier one named; with --finished they are of what is
+finished, and nothing is trained. Training speeds are those of the trainings, or with --measure taken in turns when all
+are done, on a machine that should be idle then; speeds.json keeps them for the next time.
 """
 
 from collections.abc import Sequence
