@@ -11,9 +11,10 @@ from src.config import Config, format_override, load, with_classes
 from src.config.files import Overrides
 from src.data.datasets import open_dataset
 from src.errors import UserError, short_value
-from src.experiments import finished, speeds, table
+from src.experiments import finished, grids, speeds, table
 from src.experiments.jobs import Job, run_jobs
-from src.experiments.results import summarise, write_results
+from src.experiments.paired import Rule
+from src.experiments.results import Summary, summarise, write_results
 from src.experiments.variants import DENSE, Variant
 from src.files import lock, make_folder, write_text
 from src.runs import RUNS, RunFolder
@@ -38,14 +39,14 @@ class Experiment:
         groups: Variants by the name of their group; the first group is the table's, the others are ablations.
         jobs: A training for each variant and seed.
         output: The folder of the trainings, the table and the plots.
-        allowed: The loss of top-1, in percentage points, that a variant must exclude to be called not worse.
+        rule: By which a variant is called not worse.
     """
 
     config: Config
     groups: Mapping[str, Sequence[Variant]]
     jobs: Sequence[Job]
     output: Path
-    allowed: float
+    rule: Rule
 
     @classmethod
     def plan(
@@ -56,7 +57,7 @@ class Experiment:
         groups: Mapping[str, Sequence[Variant]],
         seeds: int,
         output: Optional[Path],
-        allowed: float,
+        rule: Rule,
     ) -> "Experiment":
         """Plan the trainings of a configuration file; what cannot be trained is refused here.
 
@@ -76,7 +77,7 @@ class Experiment:
         for job in jobs:
             job.check()
         log.info("%d trainings, of which %d are done, in %s", len(jobs), sum(j.is_finished for j in jobs), output)
-        return cls(config, groups, jobs, output, allowed)
+        return cls(config, groups, jobs, output, rule)
 
     @property
     def table_file(self) -> Path:
@@ -122,8 +123,8 @@ class Experiment:
         """Write results.csv and table.md of what is finished: with measured speeds where there are any."""
         found, measured = self._finished()
         results = [run.result for run in found]
-        notes = table.notes(summarise(results), self.config, self.allowed, measured.where if measured else None)
-        text = f"{table.table(summarise(results), self.allowed)}\n{notes}"
+        notes = table.notes(summarise(results), self.config, self.rule, measured.where if measured else None)
+        text = f"{table.table(summarise(results), self.rule)}\n{notes}"
         with (self.output / "lock").open("w") as file:
             lock(file, wait=True)  # --finished may look while trainings go on
             write_results(self.output / "results.csv", results)
@@ -133,7 +134,7 @@ class Experiment:
         """Draw accuracy over speed and over multiplications, top-1 by epoch, and the ablations."""
         from src.experiments import plots  # matplotlib
 
-        found, _ = self._finished()
+        found, measured = self._finished()
         summaries = summarise([run.result for run in found])
         paired = {variant for variant, own in summaries.items() if variant == DENSE or own.difference is not None}
         groups = {name: [variant for variant in group if variant in paired] for name, group in self.groups.items()}
@@ -148,13 +149,27 @@ class Experiment:
             tops.setdefault(job.variant, []).append(points)
         plots.plot_curves({own.variant: tops[own.variant] for own in shown}, self._png("curves"))
         if any(own.cost is not None for own in shown):
-            plots.plot_costs([own for own in shown if own.cost is not None], self.allowed, self._png("costs"))
+            plots.plot_costs([own for own in shown if own.cost is not None], self.rule.allowed, self._png("costs"))
             lines = finished.curves(found)
             lines = {own.variant: lines[own.variant] for own in shown if own.variant in lines}
             plots.plot_cost_curves(lines, self._png("cost-curves"))
         ablations = {name: [summaries[variant] for variant in groups[name]] for name in others if groups[name]}
         if ablations:
             plots.plot_groups(ablations, summaries[DENSE], self._png("ablations"))
+        maps = [self._panels(group, summaries, measured is not None) for group in groups.values()]
+        if any(maps):
+            plots.plot_distances(next(filter(None, maps)), self._png("distance"))
+
+    def _panels(
+        self, group: Sequence[Variant], summaries: Mapping[Variant, Summary], measured: bool
+    ) -> Sequence[grids.Panel]:
+        """Return what the heat maps of a group show, if it is a grid of where tokens leave and return."""
+        if any(variant.overrides for variant in group):
+            return ()
+        of = {variant.tokens: summaries[variant] for variant in group if variant != DENSE}
+        lost = {spec: found.difference or 0.0 for spec, found in of.items()}
+        gain = {spec: (found.gain or 0.0) if measured else found.ideal_gain for spec, found in of.items()}
+        return grids.panels(lost, gain, "dense", summaries[DENSE].top1, measured)
 
     def _finished(self) -> tuple[list[finished.Finished], Optional[speeds.Speeds]]:
         """Read what is finished, and the measured speeds that it is told with, where there are any."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from src import markdown
 from src.data.datasets import class_name
+from src.experiments.grids import by_share, panels
 from src.files import make_folder, write_csv, write_text
 from src.schedules import Plan, parse
 
@@ -85,7 +86,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def write(folder: Path, rows: Sequence[Row], answers: "Sequence[Answers]", classes: Sequence[str]) -> None:
-    """Write evaluation.csv and table.md, accuracy.png, classes.csv (of each class) and predictions.csv (of each image).
+    """Write evaluation.csv and table.md, plots, classes.csv (of each class) and predictions.csv (of each image).
 
     Raises:
         UserError, RunError: The folder cannot be made, or a file not be written.
@@ -110,6 +111,15 @@ def write(folder: Path, rows: Sequence[Row], answers: "Sequence[Answers]", class
     columns = ["image", "class", *(f"{spec} {what}" for spec in specs for what in ("predicted", "probability"))]
     write_csv(folder / "predictions.csv", columns, _predictions(labels, answers, classes))
     plots.plot_matrix(by_ranking(rows), folder / "accuracy.png")
+    of = {row.tokens: row for row in rows}
+    lines = {ranking: {share: of[spec] for share, spec in line.items()} for ranking, line in by_share(of).items()}
+    if lines:
+        plots.plot_shares(lines, of.get("none"), folder / "shares.png")
+    differences = {row.tokens: row.top1 - rows[0].top1 for row in rows}
+    gains = {row.tokens: rows[0].macs / row.macs - 1 for row in rows}
+    grid = panels(differences, gains, rows[0].tokens, rows[0].top1)
+    if grid:
+        plots.plot_distances(grid, folder / "distance.png")
 
 
 def by_ranking(rows: Sequence[Row]) -> Mapping[str, list[Row]]:

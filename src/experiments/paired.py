@@ -11,24 +11,45 @@ ALPHA = 0.01  # a variant is called not worse where p is below
 
 
 @dataclass(frozen=True)
+class Rule:
+    """What is fixed before the trainings of an experiment.
+
+    Attributes:
+        allowed: The loss of top-1, in percentage points, that a variant must exclude to be called not worse.
+        pairs: The fewest pairs that say anything, at least two.
+    """
+
+    allowed: float = 1.0
+    pairs: int = 2
+
+
+@dataclass(frozen=True)
 class NotWorse:
-    """A one-sided test of paired differences' mean: whether it excludes a loss of `allowed` or more.
+    """One-sided tests of paired differences' mean (Student's t): whether it excludes a loss of `allowed` or more.
 
     Attributes:
         allowed: The loss that is asked about, above 0.
-        p: Probability of differences at least as good as these if `allowed` is lost (Student's t over the pairs).
+        p: Probability of differences at least as good as these if `allowed` is lost.
+        p_lost: Probability of differences at least as bad as these if nothing is lost.
     """
 
     allowed: float
     p: float
+    p_lost: float = 1.0
 
     @property
     def is_shown(self) -> bool:
         return self.p < ALPHA
 
+    @property
+    def is_worse(self) -> bool:
+        """Whether a loss is shown, of whatever size, and one of `allowed` is not excluded."""
+        return not self.is_shown and self.p_lost < ALPHA
+
     def __str__(self) -> str:
-        p = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3g}"
-        return f"not worse by {self.allowed} ({p})" if self.is_shown else f"not shown ({p})"
+        said = f"not worse by {self.allowed}" if self.is_shown else "worse" if self.is_worse else "not shown"
+        p = self.p_lost if self.is_worse else self.p
+        return f"{said} ({'p < 0.001' if p < 0.001 else f'p = {p:.3g}'})"
 
 
 def margin(values: Sequence[float]) -> Optional[float]:
@@ -42,16 +63,22 @@ def margin(values: Sequence[float]) -> Optional[float]:
 
 
 def not_worse(differences: Sequence[float], allowed: float) -> Optional[NotWorse]:
-    """Test that the mean difference is above -`allowed`; None for fewer than two pairs."""
+    """Test that the mean difference is above -`allowed`, and that it is below 0; None for fewer than two pairs."""
     if len(differences) < 2:
         return None
+    losses = [-difference for difference in differences]
+    return NotWorse(allowed, _p_above(differences, -allowed), _p_above(losses, 0))
+
+
+def _p_above(values: Sequence[float], bound: float) -> float:
+    """Return the p-value of a one-sided t test that the mean is above `bound`."""
     from scipy import stats
 
-    above = statistics.mean(differences) + allowed
-    error = statistics.stdev(differences) / math.sqrt(len(differences))
+    above = statistics.mean(values) - bound
+    error = statistics.stdev(values) / math.sqrt(len(values))
     if error == 0:  # all pairs are equal, as of two schedules that come to the same tokens
-        return NotWorse(allowed, 0.0 if above > 0 else 1.0)
-    return NotWorse(allowed, float(stats.t.sf(above / error, len(differences) - 1)))
+        return 0.0 if above > 0 else 1.0
+    return float(stats.t.sf(above / error, len(values) - 1))
 
 
 def pooled_sd(groups: Sequence[Sequence[float]]) -> Optional[float]:

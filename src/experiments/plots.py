@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Optional
 
 import matplotlib
 import numpy as np
@@ -14,6 +14,7 @@ from matplotlib import pyplot as plt
 from matplotlib.ticker import MaxNLocator
 
 from src.experiments.costs import Spent
+from src.experiments.grids import Panel, arrange
 from src.experiments.results import Summary
 from src.experiments.variants import DENSE, Variant
 
@@ -173,6 +174,53 @@ def plot_groups(groups: Mapping[str, Sequence[Summary]], dense: Summary, path: P
     known = any(summary.margin is not None for found in groups.values() for summary in found)
     how = "95% interval" if known else "one seed"
     panels[-1, 0].set_xlabel(f"difference of top-1 to dense ({dense.top1:.2f}%), percentage points, {how}")
+    _save(figure, path)
+
+
+def plot_distances(panels: Sequence[Panel], path: Path) -> None:
+    """Draw heat maps of where tokens leave and return, a column a panel and a row a ranking, as PNG."""
+    rankings = list(panels[0].cells)
+    size = (5.2 * len(panels), 3.3 * len(rankings))
+    figure, grid = plt.subplots(len(rankings), len(panels), figsize=size, squeeze=False, layout="constrained")
+    for panel, column in zip(panels, grid.T):
+        values = [value for cells in panel.cells.values() for value in cells.values()]
+        low, high = min(values), max(values)
+        if panel.differs:
+            high = max(-low, high) or 1.0
+            low = -high
+        every = [cell for cells in panel.cells.values() for cell in cells]
+        for ranking, axes in zip(rankings, column):
+            starts, backs, numbers = arrange(panel.cells[ranking], every)
+            drawn = axes.imshow(numbers, cmap="RdBu" if panel.differs else "YlGn", vmin=low, vmax=high, aspect="auto")
+            for row, across in zip(*np.nonzero(~np.isnan(numbers))):
+                number = numbers[row, across]
+                bright = np.dot(drawn.cmap(drawn.norm(number))[:3], (0.3, 0.59, 0.11)) > 0.5
+                axes.text(across, row, panel.form.format(number), ha="center", va="center",
+                          color="black" if bright else "white")  # fmt: skip
+            axes.set_xticks(range(len(backs)), backs)
+            axes.set_yticks(range(len(starts)), starts)
+            axes.set_xlabel("back before block")
+            axes.set_ylabel("leave in block")
+            axes.set_title(f"{panel.title}\nranked by {ranking}", fontsize=10)
+    _save(figure, path)
+
+
+def plot_shares(lines: "Mapping[str, Mapping[float, Row]]", dense: "Optional[Row]", path: Path) -> None:
+    """Draw top-1 with intervals over the percentage of tokens that leave, one line a ranking, as PNG."""
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    if dense is not None:
+        axes.axhline(dense.top1, color="black", linewidth=1, zorder=0, label="dense")
+    styles = zip(itertools.cycle(DISTINCT), itertools.cycle(MARKERS))
+    for number, ((ranking, line), (colour, marker)) in enumerate(zip(lines.items(), styles)):
+        tops = np.array([row.top1 for row in line.values()])
+        errors = [tops - [row.low for row in line.values()], [row.high for row in line.values()] - tops]
+        beside = np.array(list(line)) + 0.4 * (number - (len(lines) - 1) / 2)  # so that bars do not cover each other
+        axes.errorbar(beside, tops, yerr=errors, fmt=marker, color=colour, capsize=3, linestyle="-", label=ranking)
+    axes.set_xticks(sorted({share for line in lines.values() for share in line}))
+    axes.set_xlabel("tokens that leave, %")
+    axes.set_ylabel("top-1, % (bars: 95% interval)")
+    axes.grid(alpha=0.3)
+    axes.legend(title="ranked by")
     _save(figure, path)
 
 

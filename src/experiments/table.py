@@ -7,17 +7,18 @@ from typing import Optional
 from src import markdown
 from src.config import Config
 from src.experiments import paired
+from src.experiments.paired import Rule
 from src.experiments.results import Reached, Summary
 from src.experiments.variants import Variant
 
 ENOUGH = 0.9  # probability of showing what is there, as trials are commonly planned for
 
 
-def table(summaries: Mapping[Variant, Summary], allowed: Optional[float] = None) -> str:
+def table(summaries: Mapping[Variant, Summary], rule: Optional[Rule] = None) -> str:
     """Return the table as Markdown; what is known of no variant has no column.
 
     Args:
-        allowed: The loss that a variant must exclude to be called not worse, percentage points; None: no such column.
+        rule: By which a variant is called not worse; None: no such column.
     """
     always: dict[str, Callable[[Summary], str]] = {
         "schedule": lambda found: label(found.variant),
@@ -29,7 +30,7 @@ def table(summaries: Mapping[Variant, Summary], allowed: Optional[float] = None)
         "difference to dense (95% interval)": difference,
     }
     known: dict[str, Callable[[Summary], str]] = {
-        "not worse": lambda found: verdict(found, allowed),
+        "not worse": lambda found: verdict(found, rule),
         "multiplications": lambda found: "" if found.cost is None else f"{found.cost:.2f}",
         "time": lambda found: "" if found.time is None else f"{found.time:.2f}",
         "multiplications to dense top-1": lambda found: when(found.reached, lambda reached: reached.cost),
@@ -40,7 +41,7 @@ def table(summaries: Mapping[Variant, Summary], allowed: Optional[float] = None)
     return markdown.table(list(columns), [[cell(found) for cell in columns.values()] for found in summaries.values()])
 
 
-def notes(summaries: Mapping[Variant, Summary], config: Config, allowed: float, measured: Optional[str]) -> str:
+def notes(summaries: Mapping[Variant, Summary], config: Config, rule: Rule, measured: Optional[str]) -> str:
     """Return what stands below the table: its conditions, its rules, and what the names of rows stand for.
 
     Args:
@@ -51,26 +52,32 @@ def notes(summaries: Mapping[Variant, Summary], config: Config, allowed: float, 
         f"{config.train.epochs} epochs, {config.train.warmup_dense_epochs} of them dense unless said otherwise; top-1"
         " after the last one in percent, mean ± standard deviation over seeds; differences are of the same seed."
         f" Training speed: {measured or where}.",
-        _test_note([found.differences for found in summaries.values()], allowed),
+        _test_note([found.differences for found in summaries.values()], rule),
         _cost_note(measured) if any(found.reached for found in summaries.values()) else "",
         "\n".join(f"- {variant.name}: {_contents(variant)}" for variant in summaries if variant.name),
     ]
     return "\n\n".join(filter(None, paragraphs)) + "\n"
 
 
-def _test_note(groups: Sequence[Sequence[float]], allowed: float) -> str:
+def _test_note(groups: Sequence[Sequence[float]], rule: Rule) -> str:
     """Return the rule of the test, and how likely it shows a variant that loses nothing; empty without two pairs."""
     sd = paired.pooled_sd(groups)
     if sd is None:
         return ""
-    counts = sorted({len(group) for group in groups if len(group) > 1})
+    allowed, fewest = rule.allowed, [rule.pairs] if rule.pairs > Rule.pairs else []
+    counts = sorted({*fewest, *(len(group) for group in groups if len(group) > 1)})
     powers = [f"{100 * paired.power(pairs, sd, allowed):.0f}% with {pairs} pairs" for pairs in counts]
     needed = next((pairs for pairs in range(2, 200) if paired.power(pairs, sd, allowed) >= ENOUGH), None)
     more = f"; {100 * ENOUGH:.0f}% takes {needed}" if needed else ""
+    tests = [paired.not_worse(group, allowed) for group in groups if len(group) >= rule.pairs]
+    some_worse = any(test and test.is_worse for test in tests)
+    worse = " Worse: the same test shows a loss, and does not exclude that much." if some_worse else ""
+    few = f" With fewer than {rule.pairs} pairs nothing is said." if fewest else ""
     return (
         f"Not worse by {allowed}: a one-sided t test over pairs of one seed rejects a loss of {allowed} points of top-1"
-        f" or more with p < {paired.ALPHA}; nothing is corrected for the number of rows. Where nothing is lost it shows"
-        f" that with a probability of {', '.join(powers)}{more} (standard deviation of a difference: {sd:.2f}, pooled)."
+        f" or more with p < {paired.ALPHA}; nothing is corrected for the number of rows.{few}{worse} Where nothing"
+        f" is lost it shows that with a probability of {', '.join(powers)}{more} (standard deviation of a difference:"
+        f" {sd:.2f}, pooled)."
     )
 
 
@@ -84,11 +91,13 @@ def _cost_note(measured: Optional[str]) -> str:
     )
 
 
-def verdict(found: Summary, allowed: Optional[float]) -> str:
-    """Return what the test of non-inferiority says."""
-    if allowed is None or not found.differences:
+def verdict(found: Summary, rule: Optional[Rule]) -> str:
+    """Return what the test of non-inferiority says, or of how many pairs it would."""
+    if rule is None or not found.differences:
         return ""
-    return str(paired.not_worse(found.differences, allowed) or "one seed")
+    if len(found.differences) < rule.pairs:
+        return f"{len(found.differences)} of {rule.pairs} pairs"
+    return str(paired.not_worse(found.differences, rule.allowed))
 
 
 def when(reached: Optional[Reached], measure: Callable[[Reached], Optional[float]]) -> str:

@@ -56,6 +56,22 @@ def read_rows(path: Path) -> dict[str, list[Variant]]:
     return {str(group): [_read_variant(entry, path) for entry in rows] for group, rows in tree.items()}
 
 
+def read_specs(path: Path) -> list[str]:
+    """Return the schedules of a file of variants, once each, to evaluate one network under them.
+
+    Raises:
+        UserError: As `read_rows`; or a row has other settings.
+    """
+    variants = [variant for rows in read_rows(path).values() for variant in rows]
+    for variant in variants:
+        if variant.overrides:
+            key = variant.overrides[0].partition("=")[0]
+            raise UserError(
+                f"rows {path}: the row {variant} sets {key}: one network is evaluated, name schedules alone"
+            )
+    return list(dict.fromkeys(variant.tokens for variant in variants))
+
+
 def _read_variant(entry: object, path: Path) -> Variant:
     if isinstance(entry, str):
         entry = {"tokens": entry}

@@ -85,11 +85,14 @@ class Geometry:
         return self.grid[0] * self.patch_size, self.grid[1] * self.patch_size
 
     @property
+    def cut_size(self) -> int:
+        """The side of what the patch embedding cuts out: a patch, or what the stem has made half as large."""
+        return self.patch_size // 2 if self.has_stem else self.patch_size
+
+    @property
     def patch_dim(self) -> int:
         """Numbers that the patch embedding reads of a patch: its pixels, or what the stem makes of them."""
-        if self.has_stem:
-            return STEM_CHANNELS * (self.patch_size // 2) ** 2
-        return self.in_channels * self.patch_size**2
+        return (STEM_CHANNELS if self.has_stem else self.in_channels) * self.cut_size**2
 
     @property
     def parameters(self) -> int:
@@ -418,7 +421,7 @@ def _count_macs(geometry: Geometry, tokens_in: Sequence[int], tokens_out: Sequen
     heads = geometry.classifiers * dim * geometry.num_classes
     if geometry.labels_tokens:
         heads += (tokens_out[-1] - geometry.prefix_tokens) * dim * geometry.num_classes
-    stem = sum(geometry.stem_kernels) * geometry.num_patches * (geometry.patch_size // 2) ** 2 * geometry.has_stem
+    stem = sum(geometry.stem_kernels) * geometry.num_patches * geometry.cut_size**2 * geometry.has_stem
     return stem + geometry.num_patches * geometry.patch_dim * dim + attention + mlp + heads
 
 

@@ -53,7 +53,6 @@ def test_every_operator_of_the_forward_graph_has_a_route(spec):
     ("spec", "pool"),
     [
         ("<2..4(50%,random)+next;5(50%)+6", "cls"),
-        pytest.param("2,4(30%,30%,predictor)", "cls", marks=pytest.mark.slow),
         pytest.param("<2(50%,centre)+4;4(50%,received)", "avg", marks=pytest.mark.slow),
         pytest.param("<2(50%,norm)+4;4(50%)+fused", "cls", marks=pytest.mark.slow),
     ],

@@ -13,7 +13,7 @@ from src.config import load, side_text
 from src.errors import UserError
 from src.experiments.costs import Costs, Spent, compare, follow, reached
 from src.experiments.experiment import Experiment
-from src.experiments.paired import pooled_sd, power
+from src.experiments.paired import Rule, pooled_sd, power
 from src.experiments.results import read_results
 from src.experiments.variants import DENSE, Variant, read_rows
 from src.runs import Metrics
@@ -134,11 +134,11 @@ TOPS = {  # of every seed, before it is moved by the seed's luck
 NOISE = {"none": 0.0, "skip": 0.3, "skip, random": 1.0, "sizes": 0.0}
 
 
-def experiment(folder, seeds=3):
+def experiment(folder, seeds=3, pairs=2):
     (folder / "rows.yaml").write_text(ROWS)
     groups = read_rows(folder / "rows.yaml")
     settings = {"train.epochs": 4, "train.warmup_dense_epochs": 0}
-    found = Experiment.plan(QUICK, load(QUICK, settings), settings, groups, seeds, folder / "out", 1.0)
+    found = Experiment.plan(QUICK, load(QUICK, settings), settings, groups, seeds, folder / "out", Rule(pairs=pairs))
     for job in found.jobs:
         name = str(job.variant)
         luck = job.seed + NOISE[name] * (-1) ** job.seed
@@ -188,8 +188,23 @@ def test_without_a_second_seed_nothing_is_tested(tmp_path):
     found = experiment(tmp_path, seeds=1)
     found.write()
     text = found.table_file.read_text()
-    assert text.count("| one seed |") == 3
+    assert text.count("| 1 of 2 pairs |") == 3
     assert "p <" not in text
+
+
+def test_fewer_pairs_than_the_rule_asks_for_have_an_interval_and_no_verdict(tmp_path):
+    experiment(tmp_path, seeds=3).write()
+    said = (tmp_path / "out/table.md").read_text()
+    assert said.count("not worse by 1.0 (p") >= 1
+    (tmp_path / "more").mkdir()
+    found = experiment(tmp_path / "more", seeds=3, pairs=6)
+    found.write()
+    text = found.table_file.read_text()
+    assert text.count("| 3 of 6 pairs |") == 3
+    assert "(p " not in text
+    assert re.search(r"\| [+-]\d\.\d\d \([+-]\d\.\d\d to [+-]\d\.\d\d\) \| 3 of 6 pairs \|", text)
+    assert " With fewer than 6 pairs nothing is said. Where nothing is lost it shows that with a " in text
+    assert re.search(r"\d+% with 3 pairs, \d+% with 6 pairs; 90% takes \d+ ", text)
 
 
 def test_runs_that_do_not_say_their_images_have_no_costs(tmp_path):
@@ -235,10 +250,10 @@ def test_rows_that_would_share_a_folder_need_names(tmp_path):
     with pytest.raises(
         UserError, match=r"the rows a b and A-B would be trained in one folder; give one of them a name:"
     ):
-        Experiment.plan(QUICK, config, {}, {"rows": rows}, 1, tmp_path, 1.0)
+        Experiment.plan(QUICK, config, {}, {"rows": rows}, 1, tmp_path, Rule())
     for row in (Variant("none", ("data.root=" + "x" * 300,)), Variant("6(55%)+11", name="—")):
         with pytest.raises(UserError, match=r"needs a name of letters and digits; add name:"):
-            Experiment.plan(QUICK, config, {}, {"rows": [row]}, 1, tmp_path, 1.0)
+            Experiment.plan(QUICK, config, {}, {"rows": [row]}, 1, tmp_path, Rule())
 
 
 def test_a_name_is_shown_and_makes_no_other_variant(tmp_path):
@@ -247,7 +262,7 @@ def test_a_name_is_shown_and_makes_no_other_variant(tmp_path):
     )
     dense, short = read_rows(tmp_path / "rows.yaml")["a"]
     assert (dense, str(dense), str(short)) == (DENSE, "dense", "short")
-    planned = Experiment.plan(QUICK, load(QUICK), {}, {"a": [dense, short]}, 1, tmp_path / "out", 1.0)
+    planned = Experiment.plan(QUICK, load(QUICK), {}, {"a": [dense, short]}, 1, tmp_path / "out", Rule())
     assert [(str(job.variant), job.run.path.parent.name) for job in planned.jobs] == [
         ("dense", "dense"), ("short", "short")]  # fmt: skip
 

@@ -54,7 +54,7 @@ def test_intervals_are_wilsons(rows):
 def test_what_is_written(tmp_path, rows, answers):
     matrix.write(tmp_path / "out", rows, answers, ("ant", "bee", "cat"))
     found = {path.name for path in (tmp_path / "out").iterdir()}
-    assert found == {"evaluation.csv", "table.md", "classes.csv", "predictions.csv", "accuracy.png"}
+    assert found == {"evaluation.csv", "table.md", "classes.csv", "predictions.csv", "accuracy.png", "shares.png"}
     classes, predictions, evaluation = (
         list(csv.DictReader((tmp_path / "out" / name).read_text().splitlines()))
         for name in ("classes.csv", "predictions.csv", "evaluation.csv")

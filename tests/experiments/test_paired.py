@@ -27,7 +27,8 @@ def test_a_case_by_hand():
 
 
 def test_what_is_not_shown():
-    assert str(not_worse([-0.9, -1.1, -1.0], 1.0)) == "not shown (p = 0.5)"  # at the margin itself
+    assert not_worse([-0.9, -1.1, -1.0], 1.0).p == pytest.approx(0.5)  # at the margin itself
+    assert str(not_worse([-0.9, -1.5, -0.6], 1.0)) == "not shown (p = 0.5)"
     assert not not_worse([0.0, 0.5, -0.5], 1.0).is_shown  # no loss, but too few seeds for their noise
     assert not_worse([0.0, 0.05, -0.05], 1.0).is_shown
     assert not not_worse([0.0, 0.05, -0.05], 0.1).is_shown  # the margin decides
@@ -37,7 +38,17 @@ def test_what_is_not_shown():
 
 def test_equal_pairs_have_no_noise():
     assert str(not_worse([0.0, 0.0], 1.0)) == "not worse by 1.0 (p < 0.001)"
-    assert str(not_worse([-1.0, -1.0], 1.0)) == "not shown (p = 1)"
+    assert str(not_worse([-1.0, -1.0], 1.0)) == "worse (p < 0.001)"
+
+
+def test_a_loss_is_shown_where_no_loss_is_excluded():
+    losses = [-0.9, -1.1, -1.0]
+    found = not_worse(losses, 1.0)
+    expected = stats.ttest_1samp(losses, popmean=0, alternative="less").pvalue
+    assert math.isclose(found.p_lost, expected, rel_tol=1e-9)
+    assert str(found) == "worse (p = 0.00166)"
+    assert str(not_worse(losses, 2.0)) == "not worse by 2.0 (p = 0.00166)"  # a loss, but not of so much
+    assert not not_worse([-1.5, -0.5, -1.2], 1.0).is_worse  # too few for their noise
 
 
 def test_the_power_is_how_often_it_is_shown():
