@@ -143,6 +143,7 @@ def test_no_schedule_gains_in_training_what_it_gains_in_inference(tmp_path):
         ),
         (["model.pool=avg"], r"model.pool avg: 2,3\(30%,30%,predictor\) is trained for a head that reads \[CLS\]"),
         (["model.backbone=lvvit", "token_labels.mix_alpha=1"], r"token_labels.mix_alpha: 2,3.* learns from labels of"),
+        (["train.phases=[{epochs: 2},{epochs: 1, tokens: '2(50%,guess)'}]"], r"train.phases: phase 2: tokens spec"),
         (["model.predictors=1"], r"it asks 2 predictors, the model has 1; choose another ranking, or train with"),
     ],
 )
