@@ -5,7 +5,7 @@ Whatever can be refused without a tensor or an image is refused before MindSpore
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,11 +29,14 @@ from src.runtime.environment import memory
 from src.runtime.signals import STOP
 from src.schedules import Geometry, parse, resolve
 from src.schedules.costs import run_costs
-from src.schedules.phases import config_of, plan_phases, resolve_phases
+from src.schedules.phases import config_of, plan_phases, resolve_phases, with_predictors
 from src.weights import Checkpoint, read_checkpoint
+from src.weights.asked import read_asked
+from src.weights.frozen import Frozen
 from src.weights.initial import Initial, read_initial
 from src.weights.load import NamedFile, digest_of
-from src.weights.oracle import Oracle, check_oracle, read_oracle
+from src.weights.oracle import check_oracle
+from src.weights.teacher import check_predictor
 
 if TYPE_CHECKING:
     from mindspore import dataset as ds
@@ -56,11 +59,12 @@ def train(config: Config, name: str, distribute: bool, left_open: Sequence[str] 
     Raises:
         UserError: The configuration, the data or the folder is refused.
     """
+    config = with_predictors(config)
     dataset = _check(config)
-    initial, oracle = read_initial(config, dataset.classes), read_oracle(with_classes(config, len(dataset.classes)))
+    initial, asked = read_initial(config, dataset.classes), _read_asked(config, dataset)
     images = _images(dataset, distribute)
     RunFolder.check_place(config)
-    data, group = _prepare(config, dataset, images, distribute, initial, oracle)
+    data, group = _prepare(config, dataset, images, distribute, initial, asked)
     run = RunFolder.create(data.config, name, dataset.classes) if group.is_main else None
     _train(data, run, False, group, left_open)
 
@@ -91,13 +95,13 @@ def resume(folder: str, overrides: Overrides, distribute: bool) -> None:
     initial = None if begun else read_initial(config, dataset.classes)
     if initial is not None:
         run.check_weights("train.init", run.init, initial.digest)
-    oracle = read_oracle(with_classes(config, len(dataset.classes)))
-    if oracle is not None:
-        run.check_weights("train.oracle", run.oracle, oracle.digest)
+    asked = _read_asked(config, dataset)
+    for key, frozen in asked.items():
+        run.check_weights(key, run.asked(key), frozen.digest)
     images, before = _images(dataset, distribute), read_images(run.images)
     if before is not None:
         images.check_continues(before, run.path)
-    data, group = _prepare(config, dataset, before or images, distribute, initial, oracle, begun=before is not None)
+    data, group = _prepare(config, dataset, before or images, distribute, initial, asked, begun=before is not None)
     _train(data, run, True, group)
 
 
@@ -126,11 +130,11 @@ def evaluate(
         raise UserError("--save_tokens writes to a folder: name it by --output")
     dataset = _check(config, splits=("val",))
     specs = [str(parse(spec)) for spec in tokens or [config.model.tokens]]
-    for spec in specs:
-        resolve(parse(spec), Geometry.from_config(config.model))
     loaded = read_checkpoint(checkpoint)
     dataset.check_classes(class_names(loaded), f"checkpoint {checkpoint}")
     config = loaded.fill_in(config)
+    for spec in specs:
+        resolve(parse(spec), Geometry.from_config(config.model))
     loaded.warn_of_pixels(config)
     dataset.check_fits(config.model.num_classes or 0)
     dataset.warn_of_unused_outputs(config.model.num_classes or 0)
@@ -221,14 +225,18 @@ def _stop_together(group: ProcessGroup) -> None:
         raise Interrupted(requested, f"{requested.name}: stopped" if group.is_main else "")
 
 
-def check(config: Config) -> None:
+def check(config: Config, trains: bool = True) -> None:
     """Refuse what needs neither data nor MindSpore to be refused.
+
+    Args:
+        trains: Whether it is a training's.
 
     Raises:
         UserError: The device is unknown, sizes do not fit together or not into the memory, or the schedule does not fit
             the model.
     """
     device.check_settings(config.runtime.device_target, config.runtime.sink)
+    config = with_predictors(config)
     geometry = Geometry.from_config(config.model)
     if 4 * geometry.parameters > memory():
         raise UserError(
@@ -241,11 +249,13 @@ def check(config: Config) -> None:
     resolve(parse(config.model.tokens), geometry)
     resolve_phases(config)
     check_oracle(config)
+    if trains:
+        check_predictor(config)
 
 
 def _check(config: Config, splits: Sequence[str] = ("train", "val")) -> Dataset:
     """Refuse what needs neither tensor nor image to be refused, and open the data."""
-    check(config)
+    check(config, trains={"train", "val"} <= {*splits})
     dataset = open_dataset(config.data, splits)
     dataset.check_fits(config.model.num_classes or len(dataset.classes))
     if "train" in splits:
@@ -283,6 +293,10 @@ def _set_up(config: Config, distribute: bool) -> ProcessGroup:
     return device.set_up(options.device_target, options.fused_kernels, config.train.amp_level, options.sink, distribute)
 
 
+def _read_asked(config: Config, dataset: Dataset) -> dict[str, Frozen]:
+    return read_asked(with_classes(config, len(dataset.classes)), dataset.classes)
+
+
 def _images(dataset: Dataset, distribute: bool) -> RunImages:
     counts = {name: split.num_images for name, split in dataset.splits.items()}
     return RunImages(launched_processes(distribute), counts, names_digest(dataset))
@@ -295,7 +309,7 @@ class _Prepared:
     Attributes:
         bad_images: A line for each.
         initial: The weights to start from; None for random ones, and for a resume from a checkpoint.
-        oracle: The network that ranks tokens in training; None where no schedule asks one.
+        asked: The frozen networks that the training asks, by the keys that name them.
     """
 
     config: Config
@@ -303,7 +317,7 @@ class _Prepared:
     images: RunImages
     bad_images: list[str]
     initial: Optional[Initial]
-    oracle: Optional[Oracle]
+    asked: Mapping[str, Frozen]
 
 
 def _prepare(
@@ -312,7 +326,7 @@ def _prepare(
     images: RunImages,
     distribute: bool,
     initial: Optional[Initial],
-    oracle: Optional[Oracle],
+    asked: Mapping[str, Frozen],
     begun: bool = False,
 ) -> tuple[_Prepared, ProcessGroup]:
     """Set up the device, and check augmentation, images, and the weights to start from and to rank by.
@@ -326,9 +340,10 @@ def _prepare(
     config = with_classes(config, len(dataset.classes))
     for phase in {phase.images: phase for phase in plan_phases(config)}.values():
         check_transforms(config_of(config, phase))
-    for key, read in (("init", initial), ("oracle", oracle)):
-        if read is not None and len(set(group.gather(read.digest))) > 1:
-            raise UserError(f"train.{key} {getattr(config.train, key)} is not the same file for every process")
+    named: dict[str, NamedFile] = {**({} if initial is None else {"train.init": initial}), **asked}
+    for key, read in named.items():
+        if len(set(group.gather(read.digest))) > 1:
+            raise UserError(f"{key} {read.file.path} is not the same file for every process")
     check_sizes(dataset, config.data, group)
     left_out = images.left_out if begun else None
     dataset, bad_images, left_out = verify_images(
@@ -337,7 +352,7 @@ def _prepare(
     check_sizes(dataset, config.data, group)
     _check_updates(config, dataset, group)
     _check_label_maps(config, dataset)
-    return _Prepared(config, dataset, replace(images, left_out=left_out), bad_images, initial, oracle), group
+    return _Prepared(config, dataset, replace(images, left_out=left_out), bad_images, initial, asked), group
 
 
 def _train(
@@ -345,8 +360,8 @@ def _train(
 ) -> None:
     config, dataset = data.config, data.dataset
     from src.models import from_config
+    from src.models.asked import ask
     from src.models.initial import initialise
-    from src.models.oracle import ask
     from src.training.trainer import Trainer
 
     def build() -> "nn.Cell":
@@ -367,10 +382,8 @@ def _train(
                 log.warning("%s", remark)
             _describe(writes, data)
         callbacks = _callbacks(config, dataset, writes)
-        asks_oracle = None if data.oracle is None else ask(data.oracle, config.train.amp_level)
-        trainer = Trainer(
-            config, dataset, build, run, group, callbacks, should_stop=lambda: STOP.requested, asks_oracle=asks_oracle
-        )
+        asks = ask(data.asked, config.train.amp_level)
+        trainer = Trainer(config, dataset, build, run, group, callbacks, lambda: STOP.requested, asks)
         trainer.train(resumes)
     if config.train.report and writes:
         _report(writes)
@@ -383,8 +396,8 @@ def _describe(run: RunFolder, data: _Prepared) -> None:
     log.info("run folder: %s", run.path)
     if data.initial is not None:
         _describe_weights("train.init", run.init, data.initial, data.config)
-    if data.oracle is not None:
-        _describe_weights("train.oracle", run.oracle, data.oracle, data.config)
+    for key, frozen in data.asked.items():
+        _describe_weights(key, run.asked(key), frozen, data.config)
     write_text(run.phases, run_costs(data.config).table())
     if data.bad_images:
         write_text(run.bad_images, "".join(f"{plain(line)}\n" for line in data.bad_images))

@@ -1,7 +1,8 @@
 """A cost model of one training step on Ascend 910A, on paper: an estimate, never compared with the hardware.
 
 It goes over the operators that the compiled graph really has. Each takes the longer of two times: its multiplications
-at the cube unit's rate, with each dimension padded to 16, and its bytes at the memory's. Half-precision batched
+at the cube unit's rate, with each dimension (of a convolution pixels and both channels) padded to 16, and its bytes at
+the memory's. Half-precision batched
 products whose last dimensions are not multiples of 16 are re-laid out besides. Nothing overlaps, and nothing waits for
 the host, for data or for other devices.
 """
@@ -24,6 +25,8 @@ from src.schedules import Geometry, Plan, parse, resolve
 from src.schedules.paper import TABLE1, fitted_gain
 
 CUBE = 16
+# where the tensors of the output that a convolution makes, and of its kernel, are among those it takes and gives
+CONVOLUTIONS = {"Conv2D": (-1, 1), "Conv2DBackpropInput": (0, 1), "Conv2DBackpropFilter": (0, -1)}
 MACS_PER_S = 128e12  # 256 TFLOPS float16: Ascend 910, Hot Chips 31 (2019)
 BYTES_PER_S = 1.2e12  # HBM2, the same source
 CUBE_SHARE = 0.6  # assumed: what matrix products of this size reach of the peak
@@ -81,11 +84,11 @@ def table(config: Config, specs: Sequence[str], folder: Path) -> str:
                 _tokens(plan),
                 f"{1000 * step:.1f}",
                 _percent(whole / step - 1),
-                _percent(plan.ideal_gain),
+                _percent(plan.training_gain),
                 "" if published is None else _percent(published),
-                _percent(fitted_gain(plan.ideal_gain)),
+                _percent(fitted_gain(plan.training_gain)),
                 _tokens(aligned_plan),
-                _percent(aligned_plan.ideal_gain),
+                _percent(aligned_plan.training_gain),
                 _percent(whole / aligned - 1),
             ]
         )
@@ -107,7 +110,7 @@ def _estimate(config: Config, spec: str, align: int, folder: Path) -> dict[str, 
 
 def _seconds(node: Node) -> float:
     moved = float(node.moved)
-    if node.primitive not in ("MatMul", "BatchMatMul"):
+    if node.primitive not in ("MatMul", "BatchMatMul", *CONVOLUTIONS):
         return moved / (BYTES_PER_S * MEMORY_SHARE)
     if node.primitive == "BatchMatMul":
         moved += sum(2 * 2 * math.prod(shape) for kind, shape in node.tensors if _relaid(kind, shape))  # read, written
@@ -119,7 +122,11 @@ def _relaid(kind: str, shape: tuple[int, ...]) -> bool:
 
 
 def _macs(node: Node) -> int:
-    """Return the multiplications of a matrix product, whose dimensions are padded to the cube's."""
+    """Return the multiplications of a matrix product or convolution, whose dimensions are padded to the cube's."""
+    if node.primitive in CONVOLUTIONS:
+        of_output, of_kernel = CONVOLUTIONS[node.primitive]
+        (_, (batch, _, height, width)), (_, (outputs, inputs, *size)) = node.tensors[of_output], node.tensors[of_kernel]
+        return _pad(batch * height * width) * _pad(outputs) * _pad(inputs) * math.prod(size)
     (_, left), (_, out) = node.tensors[0], node.tensors[-1]
     batch, rows, columns = math.prod(out[:-2]), out[-2], out[-1]
     inner = math.prod(left) // (batch * rows)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Optional
 import numpy as np
 
 from src.config import Config, ImageSize, sides
+from src.data import label_maps
 from src.errors import UserError
 from src.schedules import Geometry
 
@@ -36,19 +37,22 @@ def training_cells(config: Config, batch_size: int) -> list[tuple["nn.Cell", tup
 
 def _make_step(config: Config, image_size: Optional[ImageSize] = None) -> Any:
     from src.models import from_config
-    from src.models.oracle import oracle_of
+    from src.models.asked import asks_of
     from src.training.state import create_train_state, make_train_step
 
     def build() -> "nn.Cell":
         return from_config(config.model, config.train.amp_level, "ascend")
 
-    state = create_train_state(config, build, [1e-4], oracle_of(config, "ascend"))
+    state = create_train_state(config, build, [1e-4], asks_of(config, "ascend"))
     return make_train_step(state, config, config.model.tokens, image_size=image_size)
 
 
 def training_inputs(config: Config, step: "TrainStep", batch_size: int) -> tuple:
     """Return inputs of our training step."""
-    return (*training_batch(config, batch_size), *step.sample(batch_size, 0))
+    from mindspore import Tensor
+
+    maps = map(Tensor, label_maps.blank(config, batch_size))
+    return (*training_batch(config, batch_size), *maps, *step.sample(batch_size, 0))
 
 
 def training_batch(config: Config, batch_size: int) -> tuple["Tensor", "Tensor"]:

@@ -41,16 +41,21 @@ _FLOATS = frozenset({"float16", "float32"})
 
 OPERATORS: dict[str, Operator] = {
     **_same(
-        "Abs", "Add", "AddN", "Assign", "AssignAdd", "BiasAdd", "BiasAddGrad", "BroadcastTo", "Cast", "Div",
-        "Equal", "Erf", "Exp", "Greater", "GreaterEqual", "LayerNorm", "LayerNormGrad", "Less", "LessEqual",
-        "LogicalAnd", "LogicalOr", "Maximum", "Minimum", "Mul", "Neg", "OneHot", "OnesLike", "Pow", "RealDiv",
-        "Reciprocal", "ReduceAll", "ReduceMean", "ReduceMin", "ReduceSum", "Select", "Slice",
-        "SoftmaxCrossEntropyWithLogits", "Sqrt", "Square", "StridedSlice", "StridedSliceGrad", "Sub", "Tanh",
-        "TanhGrad", "Tile", "Transpose", "ZerosLike",
+        "Abs", "Add", "AddN", "Assign", "AssignAdd", "BatchNorm", "BatchNormGrad", "BiasAdd", "BiasAddGrad",
+        "BroadcastTo", "Cast", "Div", "Equal", "Erf", "Exp", "Greater", "GreaterEqual", "LayerNorm",
+        "LayerNormGrad", "Less", "LessEqual", "LogicalAnd", "LogicalOr", "Maximum", "Minimum", "Mul", "Neg",
+        "OneHot", "OnesLike", "Pow", "RealDiv", "Reciprocal", "ReduceAll", "ReduceMax", "ReduceMean",
+        "ReduceMin", "ReduceSum", "ReluGrad", "ReverseV2", "Select", "Slice", "SoftmaxCrossEntropyWithLogits",
+        "Sqrt", "Square", "StridedSlice", "StridedSliceGrad", "Sub", "Tanh", "TanhGrad", "Tile", "Transpose",
+        "ZerosLike",
         "NPUClearFloatStatusV2", "NPUGetFloatStatusV2",
     ),
     "MatMul": Operator(kernel="MatMulV2", note="cube unit: float16, summed in float32"),
     "BatchMatMul": Operator(kernel="BatchMatMul", note="cube unit: float16, summed in float32"),
+    **{name: Operator(kernel=name, note="cube unit: float16, summed in float32")
+       for name in ("Conv2D", "Conv2DBackpropFilter", "Conv2DBackpropInput")},
+    "ReLU": Operator(kernel="Relu"),
+    "LogSoftmax": Operator(kernel="LogSoftmaxV2"),
     "GeLU": Operator(kernel="Gelu", note="the tanh formula"),
     "GeLUGrad": Operator(kernel="GeluGrad", note="the tanh formula"),
     "Softmax": Operator(kernel="SoftmaxV2"),

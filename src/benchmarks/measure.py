@@ -19,10 +19,12 @@ from src import markdown
 from src.benchmarks.peers import Peer, PeerSizes, is_installed
 from src.benchmarks.timing import Timing, interleave, share_of_ideal
 from src.config import Config, ImageSize, dump, load, sides, with_tokens
+from src.data import label_maps
 from src.errors import RunError
 from src.runtime import device
 from src.runtime.environment import environment, one_line
 from src.schedules import Geometry, Plan, parse, resolve
+from src.schedules.phases import with_predictors
 
 if TYPE_CHECKING:
     from mindspore import Tensor, nn
@@ -45,6 +47,7 @@ def measure(config: Config, specs: Sequence[str], pairs: int, steps: int, peers:
         peers: Kinds of `src.benchmarks.peers`.
     """
     specs = list(dict.fromkeys(["none", *(str(parse(spec)) for spec in specs)]))
+    config = with_predictors(config, *specs)
     plans = {spec: resolve(parse(spec), Geometry.from_config(config.model)) for spec in specs}
     set_up(config)
     sizes = peer_sizes(config)
@@ -63,7 +66,7 @@ def measure(config: Config, specs: Sequence[str], pairs: int, steps: int, peers:
     own = {f"{kind} {spec}" for kind in ("train", "infer", "tokens") for spec in specs}
     report: Report = {
         "environment": conditions(config, sizes, pairs, steps, [worker.versions for worker in workers]),
-        "rows": [_row(spec, timings, plans[spec].ideal_gain, sizes) | probes[spec] for spec in specs],
+        "rows": [_row(spec, timings, plans[spec].training_gain, sizes) | probes[spec] for spec in specs],
         "peers": [_peer_row(name, timings, sizes) for name in timings if name not in own],
     }
     for worker in workers:
@@ -220,24 +223,27 @@ def random_batch(config: Config) -> list["Tensor"]:
 def new_state(config: Config) -> "TrainState":
     """Create one set of weights and one optimiser for the training steps of all specs."""
     from src.models import from_config
-    from src.models.oracle import oracle_of
+    from src.models.asked import asks_of
     from src.training.state import create_train_state
 
     def build() -> "nn.Cell":
         return from_config(config.model, config.train.amp_level)
 
-    return create_train_state(config, build, [1e-4] * 100_000, oracle_of(config))
+    return create_train_state(config, build, [1e-4] * 100_000, asks_of(config))
 
 
 def training(
     config: Config, state: "TrainState", spec: str, batch: Sequence["Tensor"], image_size: Optional[ImageSize] = None
 ) -> Run:
     """Return a call of a compiled training step of one batch, whose images may have another size than the network's."""
+    from mindspore import Tensor
+
     from src.training.state import make_train_step
 
+    maps = map(Tensor, label_maps.blank(config, len(batch[0])))
     config = replace(config, train=replace(config.train, accumulate=1))  # a batch is timed, not an update of several
     step = make_train_step(state, config, spec, image_size=image_size)
-    return _runner(step, *batch, *step.sample(len(batch[0]), 0))
+    return _runner(step, *batch, *maps, *step.sample(len(batch[0]), 0))
 
 
 def _runner(cell: "nn.Cell", *inputs: object) -> Run:

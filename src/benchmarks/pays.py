@@ -9,6 +9,7 @@ from src.benchmarks.timm_pipeline import in_words
 from src.config import Config, with_tokens
 from src.runtime.environment import one_line
 from src.schedules import Geometry, parse, resolve
+from src.schedules.phases import with_predictors
 
 
 def measure(config: Config, spec: str, rounds: int) -> Report:
@@ -21,7 +22,7 @@ def measure(config: Config, spec: str, rounds: int) -> Report:
         config: Batch, image size, data and workers are those of the training.
         rounds: Rounds of measuring.
     """
-    spec = str(parse(spec))
+    spec, config = str(parse(spec)), with_predictors(config, spec)
     plan = resolve(parse(spec), Geometry.from_config(config.model))
     timings = time_training({name: with_tokens(config, name) for name in ("none", spec)}, rounds, steps=1)
     data = measure_data(config, rounds, 1000, [])
@@ -35,12 +36,12 @@ def measure(config: Config, spec: str, rounds: int) -> Report:
         "spec": spec,
         "step_img_s": [batch / timings[name].median for name in ("none", spec)],
         "step": timings[spec].gain_figures,
-        "ideal_gain": plan.ideal_gain,
+        "ideal_gain": plan.training_gain,
         "data": data["data"],
         "cpu_ms": data["rows"][0]["cpu_ms"],
         "img_s": [batch / both[name].median for name in ("none", spec)],
         **whole.gain_figures,
-        "pays": pays(whole.gains, plan.ideal_gain),
+        "pays": pays(whole.gains, plan.training_gain),
         "input_bound": not shared and loading > timings[spec].median,
         "shared": shared,
     }

@@ -97,13 +97,13 @@ class ModelConfig:
     """The network. Sizes that are null are those of `name`."""
 
     name: Text = key("skipvit_s_16_224", "a model of the registry", *_STEP, Role.STATED)
-    backbone: Optional[Literal["vit", "lvvit"]] = key(
-        None, "vit, or lvvit: a stem of convolutions, and a head for patch tokens (LV-ViT)", *_STEP
-    )
     tokens: Text = key("none", "the schedule, such as `6(55%)+11`", *_STEP, Role.STATED)
     image_size: ImageSize = key(224, "pixels of a square's side, or [height, width]", *_STEP, Role.STATED)
     num_classes: Optional[UpToMillion] = key(
         None, "outputs; null: as many as the data has classes", *_STEP, Role.FROM_DATA
+    )
+    backbone: Optional[Literal["vit", "lvvit"]] = key(
+        None, "vit, or lvvit: a stem of convolutions, and a head for patch tokens (LV-ViT)", *_STEP
     )
     patch_size: Optional[Size] = key(None, "pixels of a patch's side", *_STEP)
     embed_dim: Optional[Size] = key(None, "channels of a token", *_STEP)
@@ -378,6 +378,13 @@ def flatten(config: Config) -> dict[str, object]:
     """Return the values of a configuration by "section.key"."""
     return {name: getattr(getattr(config, section), attribute)
             for name in fields_by_key() for section, attribute in [name.split(".")]}  # fmt: skip
+
+
+def first_changed(section: Any) -> Optional[str]:
+    """Return the first key of a section that is not as by default; None if all are."""
+    default = type(section)()
+    names = [field.name for field in dataclasses.fields(section)]
+    return next((name for name in names if getattr(section, name) != getattr(default, name)), None)
 
 
 def with_classes(config: Config, number: int = IMAGENET_CLASSES) -> Config:

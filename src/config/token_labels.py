@@ -1,9 +1,8 @@
 """What is special about the labels of patch tokens in a configuration."""
 
-import dataclasses
 from typing import Optional
 
-from src.config.schema import Config, TokenLabelsConfig
+from src.config.schema import Config, first_changed
 from src.config.variants import VARIANTS, sizes_of
 
 
@@ -21,13 +20,7 @@ def problem_of_token_labels(config: Config) -> Optional[str]:
                 "token_labels.mix_alpha and train.oracle exclude each other: an oracle sees images that are not mixed"
             )
         return None
-    changed = _changed(labels, TokenLabelsConfig())
+    changed = first_changed(labels)
     if changed:
         return f"token_labels.{changed} is for model.backbone lvvit, which labels its patch tokens; leave it out"
     return None
-
-
-def _changed(section: object, default: object) -> Optional[str]:
-    """Return the first key of a section that is not as by default."""
-    names = [field.name for field in dataclasses.fields(section)]  # type: ignore[arg-type]
-    return next((name for name in names if getattr(section, name) != getattr(default, name)), None)

@@ -20,9 +20,11 @@ import numpy as np
 from pydantic import PositiveInt, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from src.config import Config
 from src.data.datasets import Dataset, names_digest
 from src.errors import RunError, UserError, difference, short_message
 from src.files import write_text, written_whole
+from src.schedules import Geometry
 
 ARRAY, FACTS = "labels.npy", "labels.json"
 BEST = 5  # classes that are kept of a place
@@ -63,7 +65,7 @@ class LabelMaps:
     """
 
     def __init__(self, folder: str, dataset: Dataset, num_classes: int) -> None:
-        self.folder, self.num_classes = Path(folder).expanduser(), num_classes
+        self.folder, self.num_classes = Path(folder), num_classes
         self.facts = self._read_facts()
         self._check_fits(dataset)
         self.array = self._open_array()
@@ -158,6 +160,15 @@ class LabelMaps:
     def _refused(self, what: str) -> UserError:
         remedy = "write maps of this data with python -m src.tools.label_maps, or set token_labels.maps=null"
         return UserError(f"token_labels.maps {self.folder}: {what}; {remedy}")
+
+
+def blank(config: Config, images: int) -> tuple[np.ndarray, ...]:
+    """Return what `LabelMaps.batch` would for so many whole images, of maps without a score; nothing without maps."""
+    if config.token_labels.maps is None:
+        return ()
+    grid = Geometry.from_config(config.model).grid
+    whole = np.tile([0.0, 0.0, 1.0, 1.0, 0.0], (images, 1))
+    return np.zeros((images, 2, BEST, *grid), np.float32), *matrices(whole, grid, grid)
 
 
 def training_digest(dataset: Dataset) -> str:

@@ -70,7 +70,7 @@ def table(plans: Sequence[Plan], prior: PriorResults, timings: "Mapping[str, Tim
                 f"`{spec}`",
                 " ".join(map(str, dict.fromkeys(plan.tokens_out))),
                 f"{100 * share_dropped(plan):.0f}%",
-                f"{100 * plan.ideal_gain:+.1f}%",
+                f"{100 * plan.training_gain:+.1f}%",
                 *([gain_text(timings[spec].gain_figures)] if timings else []),
                 published,
                 *(_accuracy(summaries.get(Variant(spec))) for summaries in prior.values()),

@@ -65,7 +65,7 @@ def follow(rows: Sequence[Metrics], config: Config, images: float, speed: Option
         kind = (row.tokens, size_of(row, config))
         if kind not in macs:
             model = replace(config.model, image_size=kind[1])
-            macs[kind] = resolve(parse(row.tokens), Geometry.from_config(model)).macs
+            macs[kind] = resolve(parse(row.tokens), Geometry.from_config(model)).trained_macs
         seconds = math.nan if row.seconds is None else row.seconds
         time = images / speed(row) if speed else seconds
         total = Spent(row.epoch, row.top1, total.macs + images * macs[kind], total.seconds + seconds, total.time + time)

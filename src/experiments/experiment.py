@@ -18,8 +18,9 @@ from src.experiments.variants import DENSE, Variant
 from src.files import lock, make_folder, write_text
 from src.runs import RUNS, RunFolder
 from src.schedules import Geometry, parse, resolve
-from src.schedules.phases import resolve_phases
+from src.schedules.phases import resolve_phases, with_predictors
 from src.weights.oracle import check_oracle
+from src.weights.teacher import check_predictor
 
 SET_BY_JOBS = {"train.seed": "--seeds N gives 0 to N-1", "run.dir": "--output FOLDER holds them all"}
 
@@ -206,9 +207,10 @@ def _job(variant: Variant, seed: int, file: str, overrides: Overrides, output: P
     """
     run = RunFolder(output / variant.folder / f"seed{seed}")
     settings = {**overrides, **variant.settings, "train.seed": seed, "run.dir": str(run.path)}
-    config = load(file, settings)
+    config = with_predictors(load(file, settings))
     resolve(parse(config.model.tokens), Geometry.from_config(config.model))
     resolve_phases(config)
     check_oracle(config)
+    check_predictor(config)
     arguments = [format_override(key, value) for key, value in settings.items()]
     return Job(variant, seed, config, run, ("--config", file, *arguments))

@@ -31,7 +31,7 @@ class TrainingResult:
         img_s: Images per second in training, the median of the last phase's epochs (NaN if it was resumed at its end),
             or as measured for its schedule; NaN for a variant with phases of its own.
         seconds: Of training in all epochs, compiling included.
-        ideal_gain: Of the schedule, a fraction; NaN for a variant with phases of its own.
+        ideal_gain: Of the schedule in training, a fraction; NaN for a variant with phases of its own.
         name: The variant's, if it has one.
         cost, time: As `src.experiments.costs.Costs` has them, like all that follow; None where there is no dense
             training of the seed, and in results that are older.
@@ -125,7 +125,7 @@ def result_of(run: RunFolder, variant: Variant, seed: int, config: Config) -> Tr
         best_top1=max(entry.top1 for entry in rows if entry.phase == rows[-1].phase and entry.top1 is not None),
         img_s=math.nan if img_s is None else round(img_s, 2),
         seconds=round(sum(entry.seconds or 0 for entry in rows), 1),
-        ideal_gain=math.nan if variant.has_phases else round(plan.ideal_gain, 6),
+        ideal_gain=math.nan if variant.has_phases else round(plan.training_gain, 6),
         name=variant.name,
     )
 

@@ -10,8 +10,11 @@ from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 from mindspore.common.initializer import TruncatedNormal
 
-from src.models.ops import EPSILON, gelu, layer_norm, multiply
+from src.models.ops import EPSILON, gelu, layer_norm, multiply, sum_kept
 from src.models.tokens import cls_scores, received_scores
+
+SPREAD = 1e-6  # that a token under masks attends to all, visible or not
+UNSEEN = 1e4  # above any difference of products
 
 
 def dense(in_channels: int, out_channels: int, bias: bool = True) -> nn.Dense:
@@ -67,21 +70,47 @@ class Attention(nn.Cell):
         self.drop = nn.Dropout(p=drop_rate) if drop_rate else nn.Identity()
         self.weighted_keys = ops.BatchMatMul(transpose_b=True)
         self.weighted_values = ops.BatchMatMul()
+        self.highest = ops.ReduceMax(keep_dims=True)
 
     def construct(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        _, tokens, dim = x.shape
-        qkv = ops.reshape(self.qkv(x), (-1, tokens, 3, self.num_heads, self.head_dim))
-        q, k, v = ops.unstack(ops.transpose(qkv, (2, 0, 3, 1, 4)))  # each [B, N, T, D]
-        logits = self.weighted_keys(multiply(q, self.scale), k)
+        logits, v = self.products(x)
         if self.float32_row_only:
             attention = ops.softmax(logits)  # [B, N, T, T]
             scores = cls_scores(ops.softmax(ops.cast(logits[:, :, : self.score_rows], mstype.float32)), self.score_rows)
         else:
             attention = ops.softmax(ops.cast(logits, mstype.float32))
             scores = cls_scores(attention, self.score_rows)
+        return self.mix(attention, v), scores, received_scores(attention)
+
+    def masked(self, x: Tensor, visible: Tensor) -> Tensor:
+        """Attend to visible tokens alone, [B, T, C] → [B, T, C], by E = exp(P - max P) · visible, in float32.
+
+        A token's attention is (E + ε/T) / (ΣE + ε), as in DynamicViT's code; but the maximum is that of the visible
+        keys, where the authors take it of all, so that a key that is not seen can push those that are down to nothing.
+        P - max is cut at 1, which no visible key exceeds: the gradient by `visible` of a key that is not is as if it
+        weighed at most e times the heaviest of the others.
+
+        Args:
+            visible: float32 [B, 1, T, T], 1 where a query sees a key and 0 where not; every query sees some key.
+        """
+        logits, v = self.products(x)
+        logits = ops.cast(logits, mstype.float32)
+        highest = ops.stop_gradient(self.highest(logits + multiply(visible - 1.0, UNSEEN), -1))
+        weights = ops.exp(ops.minimum(logits - highest, 1.0)) * visible
+        share = (weights + SPREAD / x.shape[1]) / (sum_kept(weights, -1) + SPREAD)
+        return self.mix(share, v)
+
+    def products(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the products of queries and keys [B, N, T, T], and the values [B, N, T, D]."""
+        qkv = ops.reshape(self.qkv(x), (-1, x.shape[1], 3, self.num_heads, self.head_dim))
+        q, k, v = ops.unstack(ops.transpose(qkv, (2, 0, 3, 1, 4)))
+        return self.weighted_keys(multiply(q, self.scale), k), v
+
+    def mix(self, attention: Tensor, v: Tensor) -> Tensor:
+        """Return the projected sums of values [B, N, T, D] by attention [B, N, T, T]: [B, T, C]."""
         out = self.weighted_values(ops.cast(attention, v.dtype), v)
-        out = ops.reshape(ops.transpose(out, (0, 2, 1, 3)), (-1, tokens, dim))
-        return self.drop(self.proj(out)), scores, received_scores(attention)
+        out = ops.reshape(ops.transpose(out, (0, 2, 1, 3)), (-1, out.shape[2], self.num_heads * self.head_dim))
+        return self.drop(self.proj(out))
 
 
 class Mlp(nn.Cell):
@@ -133,6 +162,10 @@ class Block(nn.Cell):
         """Return x + attention [B, T, C], the [CLS] scores [B, T], and the attention that tokens receive [B, T]."""
         out, scores, received = self.attn(self.norm1(x))
         return x + self.scale_path(out, scale), scores, received
+
+    def masked_half(self, x: Tensor, visible: Tensor, scale: Optional[Tensor] = None) -> Tensor:
+        """Return x + attention among visible tokens, as `Attention.masked`, [B, T, C]."""
+        return x + self.scale_path(self.attn.masked(self.norm1(x), visible), scale)
 
     def mlp_half(self, x: Tensor, scale: Optional[Tensor] = None) -> Tensor:
         """Return x + MLP, [B, T, C]."""

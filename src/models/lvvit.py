@@ -26,7 +26,7 @@ class LVViT(SkipViT):
         if places is not None:
             is_patch = ops.cast(less(places, self.plan.num_patches), own.dtype)
             own = own + multiply(ops.expand_dims(is_patch, 2) - 1.0, ABSENT)
-        return self.head(x[:, 0]) + multiply(ops.reduce_max(own, 1), TOKENS_SHARE)
+        return self.class_logits(x) + multiply(ops.reduce_max(own, 1), TOKENS_SHARE)
 
     def label_logits(
         self,
@@ -49,7 +49,7 @@ class LVViT(SkipViT):
             mixed = ops.cast(ops.reshape(mixed, (1, -1, 1)), x.dtype)
             x = x * (1.0 - mixed) + reverse(x) * mixed
         x, _, _, all_ids = self.encode(self.with_prefix(x), drop_path_scale, random_scores)
-        return self.head(x[:, 0]), self.aux_head(x[:, 1:]), self.router.follow(all_ids)[1]
+        return self.class_logits(x), self.aux_head(x[:, 1:]), self.router.follow(all_ids)[1]
 
 
 def reverse(batch: Tensor) -> Tensor:

@@ -61,6 +61,15 @@ def batch_norm(channels: int, target: str) -> nn.Cell:
     return OwnTypeBatchNorm(channels) if target == "ascend" else nn.BatchNorm2d(channels)
 
 
+def hold_statistics(network: nn.Cell) -> None:
+    """Have a network's BatchNorms normalise by their moving averages, and leave these as they are, in training too."""
+    for _, cell in network.cells_and_names():
+        if isinstance(cell, nn.BatchNorm2d):
+            cell.use_batch_statistics = False
+        elif isinstance(cell, OwnTypeBatchNorm):
+            cell.learn = cell.apply_norm
+
+
 class Gelu(nn.Cell):
     """GELU in elementary products, of which fused kernels for CPU are made: the library's own is 4 to 10 times slower.
 

@@ -3,17 +3,14 @@
 Shape letters: B images, T tokens with [CLS] first, D drops of the plan.
 """
 
-from collections.abc import Callable
 from typing import Any, Optional
 
 from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 
-from src.config import Config
-from src.models.registry import from_config
 from src.models.router import TokenRouter
 from src.models.vit import RandomInputs, SkipViT
-from src.weights.oracle import Oracle, block_of, read_oracle
+from src.weights.oracle import block_of
 
 ALWAYS_KEPT = 2.0  # scores are attention, at most 1
 
@@ -91,27 +88,3 @@ class OracleRanked(nn.Cell):
     def sample(self, images: int, *seed: int) -> RandomInputs:
         """Draw the network's random numbers; the oracle has none."""
         return self.network.sample(images, *seed)
-
-
-def oracle_of(config: Config, target: Optional[str] = None) -> Optional[Callable[[SkipViT], OracleRanked]]:
-    """Return `ask` of the file that a configuration's `train.oracle` names; None where that is null.
-
-    Raises:
-        UserError: As of `src.weights.oracle.read_oracle`.
-    """
-    oracle = read_oracle(config)
-    return None if oracle is None else ask(oracle, config.train.amp_level, target)
-
-
-def ask(oracle: Oracle, amp_level: str, target: Optional[str] = None) -> Callable[[SkipViT], OracleRanked]:
-    """Return what makes of a network whose schedule asks an oracle one that does, over one set of its weights.
-
-    Args:
-        amp_level, target: As of `src.models.from_config`.
-    """
-    network = from_config(oracle.model, amp_level, target)
-    oracle.file.load_into(network)
-    for weight in network.get_parameters():
-        weight.name = f"oracle.{weight.name}"
-        weight.requires_grad = False
-    return lambda student: OracleRanked(student, network.with_tokens("none", student.geometry.image_size))

@@ -136,7 +136,7 @@ class TokenRouter(nn.Cell):
                 stage = len(all_kept)
                 kept = all_ids[stage][:, self.prefix : self.prefix + self.kept[i]] - self.prefix
                 if present is not None:
-                    kept = ops.gather_d(present, 1, kept)
+                    kept = ops.gather(present, kept, 1, 1)  # Ascend has no kernel for GatherD
                 all_kept += (kept,)
                 present = kept
                 if self.fused[i]:

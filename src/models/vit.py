@@ -198,6 +198,10 @@ class SkipViT(nn.Cell):
         Args:
             all_ids: As of `forward_with_scores`; where the tokens that are left come from, for a head that asks.
         """
+        return self.class_logits(x)
+
+    def class_logits(self, x: Tensor) -> Tensor:
+        """Return the logits [B, classes] of the heads of whole images."""
         logits = self.head(self.pool(x))
         return multiply(logits + self.head_dist(x[:, 1]), 0.5) if self.distilled else logits
 
@@ -250,7 +254,7 @@ class SkipViT(nn.Cell):
     def group_matcher(self, coarse: bool = False) -> dict[str, object]:
         """Return the patterns that MindCV's `group_with_matcher` makes layers of, as timm's ViT has them.
 
-        The embedding is layer 0, block i (from 0) layer i + 1, the last norm and the head together are the last layer.
+        The embedding is layer 0, block i (from 0) layer i + 1; the last norm, heads and predictors are the last layer.
         """
         blocks = r"^blocks" if coarse else r"^blocks\.(\d+)"
         return {"stem": r"^\w+_token|^pos_embed|^patch_embed", "blocks": [(blocks, None)]}

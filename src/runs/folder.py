@@ -5,6 +5,7 @@ classes.txt      class names, in the order of the outputs
 bad_images.txt   images that were left out, and why, if there are any
 init.json        the weights that the training started from, and what of them was not taken as it is (`train.init`)
 oracle.json      the network that ranked tokens in training, and what that cost (`train.oracle`)
+teacher.json     the network that predictors were taught by, and what that cost (`predictor.teacher`)
 images.json      number and names of the images, those left out, and the processes (src/runs/images.py)
 phases.md        the phases: epochs, schedule, image size, multiply-accumulates, and what the whole run gains by them
 metrics.csv      a row an epoch
@@ -51,7 +52,6 @@ class RunFolder:
         self.bad_images = self.path / "bad_images.txt"
         self.images = self.path / "images.json"
         self.init = self.path / "init.json"
-        self.oracle = self.path / "oracle.json"
         self.phases = self.path / "phases.md"
         self.metrics = self.path / "metrics.csv"
         self.log = self.path / "train.log"
@@ -156,6 +156,10 @@ class RunFolder:
             for partial in [*self.path.glob(PARTIAL), *self.last.parent.glob(PARTIAL)]:
                 partial.unlink()  # of a process that was killed while it wrote
             yield
+
+    def asked(self, key: str) -> Path:
+        """Return the file that tells of a frozen network by the key that names it: oracle.json or teacher.json."""
+        return self.path / f"{key.rpartition('.')[2]}.json"
 
     @classmethod
     def of_checkpoint(cls, checkpoint: Path) -> Optional["RunFolder"]:

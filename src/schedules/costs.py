@@ -1,5 +1,6 @@
 """What the phases of a run cost in multiply-accumulates, beside a dense run at the final image size."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Optional
 
@@ -7,8 +8,13 @@ from src import markdown
 from src.config import Config, side_text
 from src.schedules.curves import uncut_macs
 from src.schedules.notation import parse
-from src.schedules.phases import Phase, count_graphs, resolve_phases, trained_tokens
+from src.schedules.phases import Phase, count_graphs, resolve_phases, trained_tokens, with_predictors
 from src.schedules.plan import Geometry, Plan, resolve
+
+MASKED = (
+    "predictors learn with all tokens in every block, which is no faster than dense; inference takes {} GMACs, ideal"
+    " gain {:+.1f}%"
+)
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,7 @@ class RunCosts:
     @property
     def macs(self) -> float:
         """Multiply-accumulates of a training image, the mean over the run's epochs."""
-        total = sum(phase.epochs * plan.macs for phase, plan in zip(self.phases, self.plans))
+        total = sum(phase.epochs * plan.trained_macs for phase, plan in zip(self.phases, self.plans))
         return total / self.phases[-1].last
 
     @property
@@ -38,14 +44,14 @@ class RunCosts:
 
     def gain_of(self, plan: Plan) -> float:
         """Return the ideal gain of a phase, over the dense model at the final size, a fraction."""
-        return self.dense / plan.macs - 1
+        return self.dense / plan.trained_macs - 1
 
     def table(self) -> str:
         """Return the phases as Markdown, a row each, and a line on the run."""
         header = ["phase", "epochs", "schedule", "image size", "tokens of all blocks", "GMACs", "ideal gain"]
         rows = [
             [str(phase.number), f"{phase.first}-{phase.last}", f"`{phase.tokens}`", side_text(phase.image_size),
-             f"{sum(plan.tokens_out):,}", _giga(plan.macs), f"{100 * self.gain_of(plan):+.1f}%"]
+             f"{sum(trained_lengths(plan)):,}", _giga(plan.trained_macs), f"{100 * self.gain_of(plan):+.1f}%"]
             for phase, plan in zip(self.phases, self.plans)
         ]  # fmt: skip
         return f"{markdown.table(header, rows)}\n{self.summary()}\n"
@@ -57,7 +63,14 @@ class RunCosts:
         text += f"ideal gain {100 * self.ideal_gain:+.1f}% ({1 + self.ideal_gain:.4f} times); "
         if self.uncut is not None:
             text += f"curves without plateaus: {_giga(self.uncut)} GMACs ({self.dense / self.uncut:.4f} times); "
-        return text + f"{graphs} training graph{'' if graphs == 1 else 's'}"
+        text += f"{graphs} training graph{'' if graphs == 1 else 's'}"
+        masked = [plan for plan in self.plans if plan.masked]
+        return f"{text}; {MASKED.format(_giga(masked[-1].macs), 100 * masked[-1].ideal_gain)}" if masked else text
+
+
+def trained_lengths(plan: Plan) -> Sequence[int]:
+    """Return the tokens that leave each block in training."""
+    return [plan.prefix + plan.num_patches] * len(plan.tokens_out) if plan.masked else plan.tokens_out
 
 
 def run_costs(config: Config) -> RunCosts:
@@ -66,6 +79,7 @@ def run_costs(config: Config) -> RunCosts:
     Raises:
         UserError: A schedule does not fit the model, or a size no multiple of the patch size.
     """
+    config = with_predictors(config)
     phases, plans = zip(*resolve_phases(config))
     dense = resolve(parse("none"), Geometry.from_config(config.model)).macs
     costs = RunCosts(phases, plans, dense)
@@ -82,7 +96,9 @@ def _uncut(config: Config, costs: RunCosts) -> Optional[float]:
             model = replace(config.model, image_size=entry.image_size or config.model.image_size)
             uncut = uncut_macs(entry, entry.tokens or trained_tokens(config), Geometry.from_config(model))
             cut = [
-                p.epochs * q.macs for p, q in zip(costs.phases, costs.plans) if done < p.first <= done + entry.epochs
+                p.epochs * q.trained_macs
+                for p, q in zip(costs.phases, costs.plans)
+                if done < p.first <= done + entry.epochs
             ]
             total += entry.epochs * uncut - sum(cut)
         done += entry.epochs

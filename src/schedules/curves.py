@@ -40,11 +40,11 @@ def plateaus(phase: PhaseConfig, tokens: str, geometry: Geometry) -> Iterator[tu
 
 
 def uncut_macs(phase: PhaseConfig, tokens: str, geometry: Geometry) -> float:
-    """Return the multiply-accumulates of an image under a phase's curve if it is not cut, the mean over the phase."""
+    """Return the mean multiply-accumulates of a phase's training images under its curve, if that is not cut."""
     steps = SAMPLES * phase.epochs
     shares = (share(phase.curve, (step + 0.5) / steps) for step in range(steps))
     specs = (blend(phase.from_tokens or "none", tokens, part, digits=9) for part in shares)
-    return sum(resolve(parse(spec), geometry).macs for spec in specs) / steps
+    return sum(resolve(parse(spec), geometry).trained_macs for spec in specs) / steps
 
 
 def share(curve: object, time: float) -> float:

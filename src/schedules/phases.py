@@ -106,6 +106,27 @@ def ranks_by_oracle(tokens: str) -> bool:
     return "oracle" in parse(tokens).rankings
 
 
+def ranks_by_predictor(tokens: str) -> bool:
+    """Tell whether a schedule asks predictors."""
+    return parse(tokens).predictors > 0
+
+
+def with_predictors(config: Config, *specs: str) -> Config:
+    """Fill in `model.predictors` where it is null and any schedule of the run, or of others, asks predictors.
+
+    Raises:
+        UserError: A schedule is refused.
+    """
+    train = config.train
+    listed = [spec for phase in train.phases or () for spec in (phase.tokens, phase.from_tokens)]
+    asked = [
+        parse(spec).predictors for spec in (config.model.tokens, train.tokens, *listed, *specs) if spec is not None
+    ]
+    if config.model.predictors is not None or not any(asked):
+        return config
+    return replace(config, model=replace(config.model, predictors=max(asked)))
+
+
 def _spans(config: Config) -> Iterator[tuple[str, int, Optional[PhaseConfig]]]:
     """Yield the schedule of each phase, its number of epochs, and the entry of the list that it comes from."""
     train = config.train

@@ -85,11 +85,14 @@ class Geometry:
         return self.grid[0] * self.patch_size, self.grid[1] * self.patch_size
 
     @property
+    def cut_size(self) -> int:
+        """The side of what the patch embedding cuts out: a patch, or what the stem has made half as large."""
+        return self.patch_size // 2 if self.has_stem else self.patch_size
+
+    @property
     def patch_dim(self) -> int:
         """Numbers that the patch embedding reads of a patch: its pixels, or what the stem makes of them."""
-        if self.has_stem:
-            return STEM_CHANNELS * (self.patch_size // 2) ** 2
-        return self.in_channels * self.patch_size**2
+        return (STEM_CHANNELS if self.has_stem else self.in_channels) * self.cut_size**2
 
     @property
     def parameters(self) -> int:
@@ -291,6 +294,22 @@ class Plan:
         """Patch tokens kept by the drop in each block; 0 where nothing is dropped."""
         return tuple(drop.keep if drop else 0 for drop in self.drops)
 
+    @property
+    def masked(self) -> bool:
+        """Whether it trains with all tokens in every block, under masks: where predictors rank."""
+        return any(drop is not None and drop.ranking == "predictor" for drop in self.drops)
+
+    @property
+    def training_gain(self) -> float:
+        """MACs of the dense model divided by `trained_macs`, minus 1 (a fraction)."""
+        return (1 + self.ideal_gain) * self.macs / self.trained_macs - 1 if self.masked else self.ideal_gain
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The share of all patch tokens that each predictor is to leave."""
+        asked = [block for block, drop in enumerate(self.drops, 1) if drop and drop.ranking == "predictor"]
+        return tuple(float(_share(self.schedule.routes[0], block)) for block in asked)
+
 
 def resolve(schedule: Schedule, geometry: Geometry) -> Plan:
     """Resolve a schedule to static integers for a model of this geometry.
@@ -402,7 +421,7 @@ def _count_macs(geometry: Geometry, tokens_in: Sequence[int], tokens_out: Sequen
     heads = geometry.classifiers * dim * geometry.num_classes
     if geometry.labels_tokens:
         heads += (tokens_out[-1] - geometry.prefix_tokens) * dim * geometry.num_classes
-    stem = sum(geometry.stem_kernels) * geometry.num_patches * (geometry.patch_size // 2) ** 2 * geometry.has_stem
+    stem = sum(geometry.stem_kernels) * geometry.num_patches * geometry.cut_size**2 * geometry.has_stem
     return stem + geometry.num_patches * geometry.patch_dim * dim + attention + mlp + heads
 
 

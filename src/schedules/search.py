@@ -35,7 +35,7 @@ def find(
         if stages and stages[0].block >= from_block and schedule.last_block <= geometry.depth:
             plan = resolve(schedule, geometry)
             most = max(100 * float(stage.ratio) for stage in stages)
-            plans.append(plan if plan.ideal_gain >= gain and most <= max_drop else None)
+            plans.append(plan if plan.training_gain >= gain and most <= max_drop else None)
     found = {str(plan.schedule): plan for plan in plans if plan is not None}
     if not found:
         raise UserError(

@@ -1,11 +1,12 @@
-"""Convert weights of timm, DeiT, EViT, MindCV or Google's ViT to a checkpoint of ours, or any of them to timm.
+"""Convert weights of timm, DeiT, EViT, LV-ViT, DynamicViT, MindCV or Google's ViT to a checkpoint of ours, and back.
 
 Example: python -m src.tools.convert deit_small_patch16_224.pth deit_s.ckpt
 Example: python -m src.tools.convert runs/NAME/checkpoints/best.ckpt skipvit_s.safetensors --to timm
 
 IN: .safetensors (timm), .pth or .pt (PyTorch; of a training's checkpoint the weights), .npz (Google), .ckpt (ours, or
-MindCV's). OUT: .ckpt, or with --to timm .safetensors. What a file does not tell, such as the pixels that its training
-saw, is assumed and printed; name another with section.key=value. No pickle is run.
+MindCV's). OUT: .ckpt, or with --to timm .safetensors, which for LV-ViT and DynamicViT has the names of their own code.
+What a file does not tell, such as the pixels that its training saw, is assumed and printed; name another with
+section.key=value. No pickle is run.
 """
 
 from collections.abc import Sequence
@@ -35,7 +36,7 @@ def main(argv: Sequence[str]) -> None:
     weights = convert.read(source, args.overrides, args.part, args.num_classes, args.in_channels)
     convert.write(target, weights)
     print("\n".join(weights.summary()))
-    print(f"load with: {convert.timm_call(weights)}" if args.to == "timm" else f"written: {target}")
+    print(f"load with: {convert.loaded_by(weights)}" if args.to == "timm" else f"written: {target}")
 
 
 def _parser() -> cli.Parser:

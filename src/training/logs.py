@@ -7,9 +7,9 @@ from src.data.datasets import Dataset
 from src.runs import Metrics
 from src.runtime.distributed import ProcessGroup
 from src.schedules import Geometry, parse
-from src.schedules.costs import run_costs
+from src.schedules.costs import run_costs, trained_lengths
 from src.schedules.notation import without_oracle
-from src.schedules.phases import count_graphs, evaluated_tokens, trained_tokens
+from src.schedules.phases import count_graphs, evaluated_tokens, plan_phases, ranks_by_predictor, trained_tokens
 from src.training.checkpoint import TrainingProgress
 from src.training.optimizer import peak_lr, warmup_epochs
 
@@ -49,6 +49,8 @@ def log_setup(config: Config, dataset: Dataset, group: ProcessGroup, progress: T
         log.info("the embedding and %d of %d blocks are frozen", frozen, geometry.depth)
     if frozen is not None and config.train.init is None:
         log.warning("train.freeze_blocks without train.init: what is frozen stays as it was drawn at random")
+    if config.predictor.teacher is None and any(ranks_by_predictor(phase.tokens) for phase in plan_phases(config)):
+        log.info("predictor.teacher is null: predictors learn without a teacher's classes and tokens")
     warmup, asked = warmup_epochs(config), config.optimizer.warmup_epochs
     if 0 < warmup < asked:
         log.info("optimizer.warmup_epochs %d is cut to %d, for the run is short", asked, warmup)
@@ -72,14 +74,14 @@ def log_phases(config: Config, done: int) -> None:
         size = "" if phase.image_size == config.model.image_size else f" on images of {side_text(phase.image_size)}"
         log.info(
             "phase %d, epochs %d-%d: %s%s, tokens leaving each block %s, %.3f GMACs, ideal gain %.1f%%",
-            phase.number, phase.first, phase.last, phase.tokens, size, plan.tokens_out, plan.macs / 1e9,
-            100 * costs.gain_of(plan),
+            phase.number, phase.first, phase.last, phase.tokens, size, tuple(trained_lengths(plan)),
+            plan.trained_macs / 1e9, 100 * costs.gain_of(plan),
         )  # fmt: skip
         if plan.schedule.routes and not any(plan.kept):
             log.warning("%s drops no token of this model: look at model.align_tokens and image_size", phase.tokens)
     if config.train.tokens is not None and config.train.tokens != config.model.tokens:
         log.info("evaluated under model.tokens %s in every phase", config.model.tokens)
-    if len(phases) > 1:
+    if len(phases) > 1 or costs.plans[0].masked:
         log.info("%s", costs.summary())
     graphs = count_graphs([phase for phase in phases if done < phase.last])
     log.info("%d training graph%s will be compiled", graphs, "" if graphs == 1 else "s")

@@ -10,10 +10,11 @@ from mindspore import Parameter, Tensor, amp, jit_class, nn, ops
 from mindspore import dtype as mstype
 from mindspore.nn.learning_rate_schedule import LearningRateSchedule
 
-from src.config import Config
+from src.config import Config, PredictorConfig
 from src.models.ops import multiply
 
 BETA1, BETA2 = 0.9, 0.999
+PREDICTORS = "predictors."  # how the names of their weights begin
 
 
 def peak_lr(config: Config, processes: int = 1) -> float:
@@ -58,8 +59,8 @@ def make_optimizer(config: Config, network: nn.Cell, rates: list[float]) -> nn.O
         rates = (np.array(rates) * correction).tolist()
         decay = PerStep(decay / correction) if decay else 0.0
     groups = init_group_params(network.trainable_params(), decay, "norm_and_bias", network.no_weight_decay())
-    if options.layer_decay is not None:
-        groups = _by_layers(network, groups, rates, options.layer_decay)
+    if options.layer_decay is not None or config.predictor != PredictorConfig():
+        groups = _by_shares(network, groups, rates, config)
     if options.name == "adamw":
         return nn.AdamWeightDecay(groups, rates, BETA1, BETA2, eps=1e-8)
     return nn.Momentum(groups, rates, options.momentum)
@@ -77,20 +78,32 @@ def _layers(network: nn.Cell, weights: Iterable[Parameter]) -> dict[str, int]:
     return group_with_matcher(weights, network.group_matcher(), reverse=True)
 
 
-def _by_layers(network: nn.Cell, groups: list[dict], rates: list[float], layer_decay: float) -> list[dict]:
-    """Divide groups of parameters by layers, each of which has its share of the learning rate (arXiv 2106.08254)."""
+def _by_shares(network: nn.Cell, groups: list[dict], rates: list[float], config: Config) -> list[dict]:
+    """Divide groups of parameters by their shares of the learning rate.
+
+    Each layer has its own (arXiv 2106.08254); times it, all weights but the predictors' have another, and none in the
+    first epochs (arXiv 2106.02034): what is not moved by the gradient does not decay either.
+    """
     *groups, order = groups
-    layers = _layers(network, order["order_params"])
-    table, last = PerStep(np.array(rates)), max(layers.values())
-    divided = [
-        {
-            "params": [weight for weight in group["params"] if layers[weight.name] == layer],
-            "lr": LayerRate(table, layer_decay ** (last - layer)),
-            "weight_decay": group["weight_decay"],
-        }
-        for group in groups
-        for layer in sorted({layers[weight.name] for weight in group["params"]})
-    ]
+    layers, options = _layers(network, order["order_params"]), config.predictor
+    waiting = np.array(rates)
+    waiting[: options.frozen_epochs * (len(rates) // config.train.epochs)] = 0
+    predictors, others = PerStep(np.array(rates)), PerStep(waiting)
+    layer_decay, last = config.optimizer.layer_decay or 1.0, max(layers.values())
+
+    def rate_of(weight: Parameter) -> tuple[PerStep, float]:
+        share = layer_decay ** (last - layers[weight.name])
+        return (predictors, share) if weight.name.startswith(PREDICTORS) else (others, share * options.backbone_lr)
+
+    divided = []
+    for group in groups:
+        by_rate: dict[tuple[PerStep, float], list[Parameter]] = {}
+        for weight in group["params"]:
+            by_rate.setdefault(rate_of(weight), []).append(weight)
+        divided += [
+            {"params": weights, "lr": LayerRate(*rate), "weight_decay": group["weight_decay"]}
+            for rate, weights in by_rate.items()
+        ]
     return [*divided, order]
 
 

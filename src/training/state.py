@@ -11,6 +11,7 @@ from src.errors import UserError
 from src.runtime.distributed import SINGLE_PROCESS, ProcessGroup
 from src.schedules.phases import ranks_by_oracle
 from src.training.accumulate import Accumulation
+from src.training.distillation import Distillation
 from src.training.ema import Ema
 from src.training.loss import Loss
 from src.training.objectives import Classification
@@ -25,14 +26,14 @@ class TrainState:
     """What the training steps of every phase share.
 
     Attributes:
-        asks_oracle: Makes of a network whose schedule asks an oracle one that does.
+        asks: Makes of a network the cell that is trained, where its schedule asks an oracle or predictors.
     """
 
     network: nn.Cell
     optimizer: nn.Optimizer
     scaler: amp.LossScaler
     ema: Optional[Ema]
-    asks_oracle: Optional[Callable[[nn.Cell], nn.Cell]] = None
+    asks: Optional[Callable[[nn.Cell], nn.Cell]] = None
 
     @property
     def eval_network(self) -> nn.Cell:
@@ -59,20 +60,20 @@ def create_train_state(
     config: Config,
     build: Callable[[], nn.Cell],
     rates: list[float],
-    asks_oracle: Optional[Callable[[nn.Cell], nn.Cell]] = None,
+    asks: Optional[Callable[[nn.Cell], nn.Cell]] = None,
 ) -> TrainState:
     """Create the state before the first step.
 
     Args:
         build: Makes the network.
         rates: The learning rate of every step of the run.
-        asks_oracle: Makes of a network whose schedule asks an oracle one that does; None where none does.
+        asks: Makes of a network the cell that is trained, where its schedule asks an oracle or predictors.
     """
     network = build()
     if config.train.freeze_blocks is not None:
         freeze(network, config.train.freeze_blocks)
     ema = Ema(network, build(), config.train.ema_decay) if config.train.ema_decay is not None else None
-    return TrainState(network, make_optimizer(config, network, rates), make_scaler(config), ema, asks_oracle)
+    return TrainState(network, make_optimizer(config, network, rates), make_scaler(config), ema, asks)
 
 
 def make_train_step(
@@ -92,13 +93,14 @@ def make_train_step(
     """
     train = config.train
     network = state.network.with_tokens(tokens, image_size)
-    if ranks_by_oracle(tokens):
-        if state.asks_oracle is None:
-            raise UserError(f"{tokens} ranks by an oracle: name its weights by train.oracle=FILE")
-        network = state.asks_oracle(network)
+    masked = network.plan.masked
+    if state.asks is not None:
+        network = state.asks(network)
+    elif ranks_by_oracle(tokens):
+        raise UserError(f"{tokens} ranks by an oracle: name its weights by train.oracle=FILE")
     checks_overflow = train.loss_scale_type == "dynamic" or train.on_nan == "skip"
     step = TrainStep(
-        make_objective(network, config),
+        make_objective(network, config, masked),
         state.optimizer,
         state.scaler,
         state.ema,
@@ -109,9 +111,15 @@ def make_train_step(
     return (Accumulation(step, train.accumulate) if train.accumulate > 1 else step).set_train()
 
 
-def make_objective(network: nn.Cell, config: Config) -> nn.Cell:
-    """Return what a configuration's training of a network makes small."""
+def make_objective(network: nn.Cell, config: Config, masked: bool) -> nn.Cell:
+    """Return what a configuration's training of a network makes small.
+
+    Args:
+        masked: Whether it is one of predictors, and the network as `Distillation` has it.
+    """
     smoothing, labels = config.train.label_smoothing, config.token_labels
+    if masked:
+        return Distillation(network, Loss(network.geometry.num_classes, smoothing), config.predictor)
     if network.geometry.labels_tokens:
         return TokenLabelling(network, smoothing, labels.weight, labels.mix_alpha, labels.maps is not None)
     return Classification(network, Loss(network.geometry.num_classes, smoothing))

@@ -74,7 +74,7 @@ class Trainer:
         callbacks: Told of steps and epochs.
         should_stop: Returns the signal that asks this process to stop, if there is one. A group stops when any of its
             processes is asked to.
-        asks_oracle: As of `create_train_state`.
+        asks: As of `create_train_state`.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Trainer:
         group: ProcessGroup = SINGLE_PROCESS,
         callbacks: Sequence[Callback] = (),
         should_stop: Callable[[], Optional[signal.Signals]] = lambda: None,
-        asks_oracle: Optional[Callable[[nn.Cell], nn.Cell]] = None,
+        asks: Optional[Callable[[nn.Cell], nn.Cell]] = None,
     ) -> None:
         device.set_seeds(config.train.seed)
         self.config, self.dataset, self.run, self.group = config, dataset, run, group
@@ -95,7 +95,7 @@ class Trainer:
         self.batches = config.train.accumulate  # of a step
         self.images = config.data.batch_size * self.batches * group.size  # of a step
         self.rates = learning_rates(config, self.steps, group.size)
-        self.state = create_train_state(config, build, self.rates, asks_oracle)
+        self.state = create_train_state(config, build, self.rates, asks)
         self.phases = plan_phases(config)
         self.graphs = 0  # of training, compiled
         self.trains: Optional[tuple[Step, Phase]] = None  # the last step, and what it was made for

@@ -15,16 +15,28 @@ from src.errors import UserError
 from src.schedules import Geometry, resolve
 from src.schedules import parse as parse_tokens
 from src.weights.files import read_weights, write_timm, write_weights
-from src.weights.load import HEADS, check_fit, count_blocks, count_patches, lacking, misfits, shapes_of
+from src.weights.load import (
+    HEADS,
+    STEM,
+    check_fit,
+    count_blocks,
+    count_patches,
+    count_predictors,
+    lacking,
+    misfits,
+    patch_side,
+    shapes_of,
+)
 from src.weights.timm import adapt_input_channels, from_timm, to_timm
 
-HEAD_CHANNELS = 64  # of an attention head, in every model of the registry
+HEAD_CHANNELS = 64  # of an attention head, in nearly every model of the registry
 # what images the weights of each kind of file were trained on, as their own code prepares them, and their GELU
 PYTORCH: dict[str, object] = {"data.resize": "pil", "model.act": "gelu_erf"}
 GOOGLE: dict[str, object] = {
     **PYTORCH, "data.mean": [0.5] * 3, "data.std": [0.5] * 3, "data.crop_pct": 0.9, "model.act": "gelu_tanh",
 }  # fmt: skip
 ORIGINS = {".npz": GOOGLE, ".pth": PYTORCH, ".pt": PYTORCH, ".safetensors": PYTORCH, ".ckpt": {}}
+LVVIT_CROP = {"lvvit_ti_16_224": 0.9, "lvvit_s_16_224": 0.9, "lvvit_m_16_224": 1.0}  # data.crop_pct of its own code
 TIMM_NAMES = {"ti": "tiny", "s": "small", "b": "base", "l": "large"}  # of our sizes
 
 
@@ -85,7 +97,7 @@ def read(
         told: dict[str, object] = {**ORIGINS[path.suffix], **_model(arrays, channels, path, overrides)}
         config = parse("{}", str(path), {**told, **overrides})
     else:
-        config = parse(saved.config, f"the configuration in {path}", {**_classes_of(arrays), **overrides})
+        config = parse(saved.config, f"the configuration in {path}", {**_counted(arrays), **overrides})
     weights = Weights(arrays, config, saved.classes if num_classes is None else (), channels)
     shapes = shapes_of(weights.geometry)
     for kind, names in misfits(arrays, shapes).items():
@@ -100,19 +112,29 @@ def read(
 
 
 def write(path: Path, weights: Weights) -> None:
-    """Write a checkpoint of ours (.ckpt), or a safetensors file that timm loads.
+    """Write a checkpoint of ours (.ckpt), or a safetensors file that timm loads, or the authors' code.
 
     Raises:
         RunError: It cannot be written.
     """
     if path.suffix == ".safetensors":
-        arrays = to_timm(weights.arrays, weights.geometry.patch_size)
+        arrays = to_timm(weights.arrays, weights.geometry.cut_size)
         write_timm(path, arrays, {"config": dump(weights.config), "classes": "\n".join(weights.classes)})
         return
     from mindspore import Tensor
 
     tensors = {name: Tensor(array) for name, array in weights.arrays.items()}
     write_weights(path, tensors, weights.config, weights.classes)
+
+
+def loaded_by(weights: Weights) -> str:
+    """Return the Python that makes timm's model of these weights, or whose code has them where timm has none."""
+    geometry = weights.geometry
+    if geometry.predictors:
+        return "the code of DynamicViT (raoyongming/DynamicViT), whose names these are: timm has no such model"
+    if geometry.backbone == "lvvit":
+        return "the code of LV-ViT (zihangJiang/TokenLabeling), whose names these are: timm has no such model"
+    return timm_call(weights)
 
 
 def timm_call(weights: Weights) -> str:
@@ -143,11 +165,14 @@ def _channels(arrays: Mapping[str, np.ndarray], path: Path) -> int:
     kernel = arrays.get("patch_embed.proj.weight")
     if kernel is None or kernel.ndim not in (2, 4):
         raise UserError(f"checkpoint {path} is of no ViT: it has no patch_embed.proj.weight of 4 dimensions")
-    return kernel.shape[1] if kernel.ndim == 4 else 3
+    first = arrays.get(STEM, kernel)
+    if first is not kernel and first.ndim != 4:
+        raise UserError(f"checkpoint {path} is of no LV-ViT: its {STEM} has {first.ndim} dimensions, not 4")
+    return first.shape[1] if first.ndim == 4 else 3
 
 
 def _model(arrays: Mapping[str, np.ndarray], channels: int, path: Path, overrides: Overrides) -> dict[str, object]:
-    """Return the model's keys of the configuration, as the shapes of its weights tell them.
+    """Return the model's keys of the configuration, as its weights tell them, and how LV-ViT's images are cropped.
 
     Raises:
         UserError: A weight is missing that would tell, or nothing tells the number of attention heads.
@@ -156,21 +181,24 @@ def _model(arrays: Mapping[str, np.ndarray], channels: int, path: Path, override
         raise UserError(
             f"checkpoint {path} is of no ViT with a head; missing, or of another form: {', '.join(missing)}"
         )
-    dim, pixels = arrays["patch_embed.proj.weight"].shape
-    side = math.isqrt(max(count_patches(arrays), 1))
-    patch = math.isqrt(pixels // channels)
-    depth = count_blocks(arrays)
+    dim, side, patch = len(arrays["patch_embed.proj.weight"]), count_patches(arrays), patch_side(arrays, channels)
     ratio = mlp_ratio(dim, len(arrays["blocks.0.mlp.fc1.weight"]))
-    found = {"patch_size": patch, "embed_dim": dim, "depth": depth, "mlp_ratio": ratio}
-    if dim % HEAD_CHANNELS == 0:
+    found = {"patch_size": patch, "embed_dim": dim, "depth": count_blocks(arrays), "mlp_ratio": ratio}
+    nearest = _nearest(found, "dist_token" in arrays, "lvvit" if STEM in arrays else "vit")
+    name = str(overrides.get("model.name", nearest))
+    sizes = sizes_of(name)
+    if dim == sizes["embed_dim"]:
+        found["num_heads"] = sizes["num_heads"]
+    elif dim % HEAD_CHANNELS == 0:
         found["num_heads"] = dim // HEAD_CHANNELS
     elif "model.num_heads" not in overrides:
         raise UserError(f"checkpoint {path}: nothing tells the number of attention heads; add model.num_heads=N")
-    distilled = "dist_token" in arrays
-    name = _nearest(found, distilled)
-    differing = {f"model.{key}": value for key, value in found.items() if value != sizes_of(name)[key]}
-    image_size = {"model.image_size": side * patch, "model.pool": "cls" if "cls_token" in arrays else "avg"}
-    return {"model.name": name, **image_size, **_classes_of(arrays), **differing}
+    image_size = {"model.image_size": math.isqrt(max(side, 1)) * patch}
+    pool = {"model.pool": "cls" if "cls_token" in arrays else "avg"}
+    differing = {f"model.{key}": value for key, value in found.items() if value != sizes[key]}
+    counted = _counted(arrays)
+    crop = {"data.crop_pct": LVVIT_CROP[name]} if name in LVVIT_CROP and "model.predictors" not in counted else {}
+    return {"model.name": name, **image_size, **pool, **counted, **differing, **crop}
 
 
 def mlp_ratio(dim: int, hidden: int) -> float:
@@ -179,18 +207,22 @@ def mlp_ratio(dim: int, hidden: int) -> float:
     return exact if int(dim * exact) == hidden else (hidden + 0.5) / dim
 
 
-def _nearest(found: Mapping[str, object], distilled: bool) -> str:
+def _nearest(found: Mapping[str, object], distilled: bool, backbone: str) -> str:
     """Return the model of the registry with the most of these sizes, the width first."""
 
     def likeness(name: str) -> tuple[bool, int]:
         sizes = sizes_of(name)
         return sizes["embed_dim"] == found["embed_dim"], sum(sizes[key] == value for key, value in found.items())
 
-    return max((name for name in VARIANTS if sizes_of(name)["distilled"] == distilled), key=likeness)
+    kinds = {name: (sizes_of(name)["distilled"], sizes_of(name)["backbone"]) for name in VARIANTS}
+    return max((name for name, kind in kinds.items() if kind == (distilled, backbone)), key=likeness)
 
 
-def _classes_of(arrays: Mapping[str, np.ndarray]) -> dict[str, object]:
-    return {"model.num_classes": len(arrays["head.weight"])} if "head.weight" in arrays else {}
+def _counted(arrays: Mapping[str, np.ndarray]) -> dict[str, object]:
+    """Return what of the model its weights alone tell: the number of classes, and of predictors where it has some."""
+    classes = {"model.num_classes": len(arrays["head.weight"])} if "head.weight" in arrays else {}
+    predictors = count_predictors(arrays)
+    return {**classes, **({"model.predictors": predictors} if predictors else {})}
 
 
 def _with_heads(arrays: Mapping[str, np.ndarray], num_classes: int) -> dict[str, np.ndarray]:
@@ -198,7 +230,7 @@ def _with_heads(arrays: Mapping[str, np.ndarray], num_classes: int) -> dict[str,
     random = np.random.default_rng(0)
     dim = arrays["pos_embed"].shape[-1] if "pos_embed" in arrays else 1
     heads = {}
-    for name in ("head", "head_dist") if "dist_token" in arrays else ("head",):
+    for name in ("head", *["head_dist"] * ("dist_token" in arrays), *["aux_head"] * (STEM in arrays)):
         heads[f"{name}.weight"] = 0.02 * random.standard_normal((num_classes, dim), np.float32)
         heads[f"{name}.bias"] = np.zeros(num_classes, np.float32)
     return {**{name: array for name, array in arrays.items() if not name.startswith(HEADS)}, **heads}
@@ -207,8 +239,9 @@ def _with_heads(arrays: Mapping[str, np.ndarray], num_classes: int) -> dict[str,
 def _with_channels(weights: Weights, channels: int, path: Path) -> Weights:
     if weights.in_channels not in (3, channels):
         raise UserError(f"checkpoint {path} is for images of {weights.in_channels} channels; only 3 can be adapted")
-    size = weights.geometry.patch_size
-    kernel = weights.arrays["patch_embed.proj.weight"]
+    name, size = (STEM, 7) if STEM in weights.arrays else ("patch_embed.proj.weight", weights.geometry.patch_size)
+    kernel = weights.arrays[name]
     adapted = adapt_input_channels(kernel.reshape(len(kernel), -1, size, size), channels)
-    arrays = {**weights.arrays, "patch_embed.proj.weight": adapted.reshape(len(kernel), -1)}
+    shape = adapted.shape if kernel.ndim == 4 else (len(kernel), -1)
+    arrays = {**weights.arrays, name: adapted.reshape(shape)}
     return dataclasses.replace(weights, arrays=arrays, in_channels=channels)

@@ -113,7 +113,7 @@ def write_timm(path: Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str,
 
     try:
         with written_whole(path) as partial:
-            save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, partial, dict(facts))
+            save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, partial, dict(facts))
             set_mode(partial, 0o644)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or short_message(error)

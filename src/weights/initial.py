@@ -1,6 +1,5 @@
 """The weights that a training starts from, compared with its configuration before any tensor exists."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,13 +12,17 @@ from src.errors import UserError, difference
 from src.schedules import Geometry
 from src.weights.load import (
     HEADS,
+    PREDICTORS,
+    STEM,
     Checkpoint,
     NamedFile,
     check_fit,
     count_blocks,
     count_patches,
+    count_predictors,
     digest_of,
     lacking,
+    patch_side,
     read_checkpoint,
     shapes_of,
 )
@@ -30,7 +33,7 @@ class Initial(NamedFile):
     """What `train.init` names.
 
     Attributes:
-        arrays: The weights by our names, without a head of another number of classes.
+        arrays: The weights by our names, without heads of another number of classes.
         grid: Rows and columns of the file's position embedding.
     """
 
@@ -72,6 +75,12 @@ def read_initial(config: Config, classes: Sequence[str]) -> Optional[Initial]:
     elif file.classes and file.classes != tuple(classes):
         differing = difference(file.classes, tuple(classes), "the file", "the data")
         warnings.append(f"the head is of as many classes, but not of these: {differing}")
+    found = count_predictors(arrays)
+    if found != geometry.predictors:
+        arrays = {name: array for name, array in arrays.items() if not name.startswith(PREDICTORS)}
+        shapes = {name: shape for name, shape in shapes.items() if not name.startswith(PREDICTORS)}
+        what = "predictors stay as initialised" if geometry.predictors else "predictors are left out"
+        remarks.append(f"the {what}: the file has {found}, this model {geometry.predictors}")
     if told is not None and told.act != config.model.act:
         warnings.append(f"the file was trained with model.act {told.act}, this model has {config.model.act}")
     check_fit(arrays, shapes, path)
@@ -88,10 +97,10 @@ def _check_sizes(file: Checkpoint, geometry: Geometry, told: Optional[ModelConfi
     if missing := lacking(arrays):
         raise UserError(f"train.init {file.path} does not fit the model; missing, or of another form: {missing[0]}")
     width = arrays["pos_embed"].shape[2]
-    pixels = arrays["patch_embed.proj.weight"].shape[1]
     sizes = {
+        "model.backbone": ("lvvit" if STEM in arrays else "vit", geometry.backbone),
         "model.embed_dim": (width, geometry.embed_dim),
-        "model.patch_size": (math.isqrt(pixels // geometry.in_channels), geometry.patch_size),
+        "model.patch_size": (patch_side(arrays, geometry.in_channels), geometry.patch_size),
         "model.depth": (count_blocks(arrays), geometry.depth),
         "model.num_heads": (Geometry.from_config(told).num_heads if told else geometry.num_heads, geometry.num_heads),
         "hidden channels of the MLP": (len(arrays["blocks.0.mlp.fc1.weight"]), geometry.mlp_dim),

@@ -4,7 +4,7 @@ import hashlib
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional, Union
 
@@ -13,6 +13,7 @@ import numpy as np
 from src.config import Config, format_override, parse, with_classes
 from src.errors import UserError, first_few
 from src.schedules import Geometry
+from src.schedules.plan import STEM_CHANNELS
 from src.weights.files import read_weights
 from src.weights.positions import adapt
 from src.weights.timm import from_timm
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
 MOST_TIMES_LARGER = 16
 PREFIX = ("cls_token", "dist_token")  # whose positions stand before the patches'
-HEADS = ("head.", "head_dist.")  # how the names of the classifiers' weights begin
+HEADS = ("head.", "head_dist.", "aux_head.")  # how the names of the classifiers' weights begin
+PREDICTORS = "predictors."  # how the names of the weights of predictors begin
+STEM = "patch_embed.conv1.weight"  # the first convolution, of models with a stem
 # the weights that tell a ViT's sizes, and their dimensions
 TELLING = {"pos_embed": 3, "patch_embed.proj.weight": 2, "blocks.0.mlp.fc1.weight": 2, "head.weight": 2}
 PIXELS = ("mean", "std", "interpolation", "resize")  # keys of data that decide what a network sees of an image
@@ -47,7 +50,7 @@ class Checkpoint:
     classes: tuple[str, ...] = ()
 
     def fill_in(self, config: Config) -> Config:
-        """Fill in the number of classes from the classifier, where the configuration leaves it open.
+        """Fill in the numbers of classes and of predictors from the weights, where the configuration leaves them open.
 
         Raises:
             UserError: There is no classifier, or the configuration is of a network so much larger that it is not worth
@@ -57,6 +60,9 @@ class Checkpoint:
         if head is None or head.ndim != 2:
             raise UserError(f"checkpoint {self.path} does not fit the model; missing: head.weight")
         config = with_classes(config, len(head))
+        predictors = count_predictors(self.arrays)
+        if config.model.predictors is None and predictors:
+            config = replace(config, model=replace(config.model, predictors=predictors))
         needed, given = Geometry.from_config(config.model).parameters, sum(array.size for array in self.arrays.values())
         if needed > MOST_TIMES_LARGER * given:
             raise UserError(
@@ -184,8 +190,19 @@ def count_blocks(arrays: Mapping[str, np.ndarray]) -> int:
     return len({name.split(".")[1] for name in arrays if name.startswith("blocks.")})
 
 
+def count_predictors(arrays: Mapping[str, np.ndarray]) -> int:
+    """Return how many predictors have weights."""
+    return len({name.split(".")[1] for name in arrays if name.startswith(PREDICTORS)})
+
+
+def patch_side(arrays: Mapping[str, np.ndarray], in_channels: int) -> int:
+    """Return the pixels of a patch's side; a stem halves it before the patch embedding."""
+    numbers = arrays["patch_embed.proj.weight"].shape[1]
+    return 2 * math.isqrt(numbers // STEM_CHANNELS) if STEM in arrays else math.isqrt(numbers // in_channels)
+
+
 def shapes_of(geometry: Geometry) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each weight of a model, by our names."""
+    """Return the shape of each weight of a model, by our names, with BatchNorm's moving averages."""
     dim, hidden = geometry.embed_dim, geometry.mlp_dim
     tokens, prefix = ["cls_token", "dist_token"][: geometry.prefix_tokens], geometry.prefix_tokens
     layers = {"patch_embed.proj": (dim, geometry.patch_dim)}
@@ -194,15 +211,31 @@ def shapes_of(geometry: Geometry) -> dict[str, tuple[int, ...]]:
         layers[f"blocks.{i}.attn.qkv"], layers[f"blocks.{i}.attn.proj"] = (3 * dim, dim), (dim, dim)
         layers[f"blocks.{i}.mlp.fc1"], layers[f"blocks.{i}.mlp.fc2"] = (hidden, dim), (dim, hidden)
         norms += [f"blocks.{i}.norm1", f"blocks.{i}.norm2"]
-    for name in ["head", "head_dist"][: geometry.classifiers]:
+    for name in [*["head", "head_dist"][: geometry.classifiers], *["aux_head"] * geometry.labels_tokens]:
         layers[name] = (geometry.num_classes, dim)
+    for i in range(geometry.predictors):
+        norms.append(f"{PREDICTORS}{i}.in_norm")
+        for name, (inputs, outputs) in zip(("in_proj", "out1", "out2", "out3"), geometry.predictor_layers):
+            layers[f"{PREDICTORS}{i}.{name}"] = (outputs, inputs)
+    without_bias = set() if geometry.qkv_bias else {name for name in layers if name.endswith("qkv")}
     return {
+        **(_stem_shapes(geometry.in_channels) if geometry.has_stem else {}),
         **dict.fromkeys(tokens, (1, 1, dim)),
         "pos_embed": (1, prefix + geometry.num_patches, dim),
         **{f"{name}.weight": shape for name, shape in layers.items()},
-        **{f"{name}.bias": shape[:1] for name, shape in layers.items()},
+        **{f"{name}.bias": shape[:1] for name, shape in layers.items() if name not in without_bias},
         **{f"{name}.{part}": (dim,) for name in norms for part in ("gamma", "beta")},
     }
+
+
+def _stem_shapes(in_channels: int) -> dict[str, tuple[int, ...]]:
+    width = STEM_CHANNELS
+    shapes: dict[str, tuple[int, ...]] = {}
+    for number, (inputs, size) in enumerate(((in_channels, 7), (width, 3), (width, 3)), 1):
+        shapes[f"patch_embed.conv{number}.weight"] = (width, inputs, size, size)
+        for part in ("gamma", "beta", "moving_mean", "moving_variance"):
+            shapes[f"patch_embed.bn{number}.{part}"] = (width,)
+    return shapes
 
 
 def check_fit(arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], path: Union[str, Path]) -> None:

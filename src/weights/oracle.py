@@ -1,30 +1,12 @@
 """The network whose attention ranks the tokens of another's training, compared with its configuration."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Optional
+from dataclasses import replace
 
-from src.config import Config, ModelConfig, dump, with_tokens
+from src.config import Config
 from src.errors import UserError
-from src.schedules import Geometry, parse, plan_phases, resolve
-from src.schedules.costs import run_costs
+from src.schedules import Geometry, Phase, Plan, parse, plan_phases, resolve
 from src.schedules.phases import ranks_by_oracle
-from src.weights import convert
-from src.weights.load import Checkpoint, NamedFile, digest_of
-
-TRAINING_PASSES = 3  # a backward pass has twice the multiplications of the forward pass
-
-
-@dataclass(frozen=True)
-class Oracle(NamedFile):
-    """What `train.oracle` names.
-
-    Attributes:
-        model: Of the oracle: dense, for images of the size that the training evaluates.
-    """
-
-    model: ModelConfig
+from src.weights.frozen import Frozen, read_frozen, with_costs
 
 
 def block_of(block: int, depth: int, oracle_depth: int) -> int:
@@ -54,47 +36,23 @@ def check_oracle(config: Config) -> None:
         )
 
 
-def read_oracle(config: Config) -> Optional[Oracle]:
-    """Read the file that `train.oracle` names; None where that is null.
+def read_oracle(name: str, config: Config) -> Frozen:
+    """Read the file that `train.oracle` names.
 
     Raises:
         UserError: The file is missing, unreadable or damaged, or its network cannot rank for this training.
     """
-    if config.train.oracle is None:
-        return None
-    path = Path(config.train.oracle)
-    if not path.is_file():
-        raise UserError(f"train.oracle {path} does not exist; name a file of weights")
-    weights = convert.read(path, {}, part="", num_classes=None, in_channels=None)
-    model = replace(
-        with_tokens(weights.config, "none", config.model.image_size).model, drop_rate=0.0, drop_path_rate=0.0,
-        num_classes=weights.geometry.num_classes,
-    )  # fmt: skip
-    oracle, own = Geometry.from_config(model), Geometry.from_config(config.model)
-    if oracle.patch_size != own.patch_size:
-        raise UserError(
-            f"train.oracle {path}: its patches are of {oracle.patch_size} pixels, those of this model of"
-            f" {own.patch_size}; it has to rank the same tokens"
-        )
-    if not oracle.prefix_tokens:
-        raise UserError(f"train.oracle {path}: it has no [CLS] token whose attention would rank")
-    file = Checkpoint(path, weights.arrays, dump(weights.config), weights.classes)
-    return Oracle(file, digest_of(path), tuple(_costs(config, oracle)), (), model)
+    oracle = read_frozen("train.oracle", name, config)
+    if not oracle.geometry.prefix_tokens:
+        raise UserError(f"train.oracle {name}: it has no [CLS] token whose attention would rank")
+    return with_costs(oracle, config, lambda phase, plan: _forward(oracle.geometry, phase, plan))
 
 
-def _costs(config: Config, oracle: Geometry) -> Iterator[str]:
-    """Yield what the oracle's forward pass costs in each phase that asks it; no backward pass follows it."""
-    yield f"{oracle.parameters:,} parameters, frozen"
-    costs = run_costs(config)
-    for phase, plan in zip(costs.phases, costs.plans):
-        if not ranks_by_oracle(phase.tokens) or not any(plan.kept):
-            continue
-        last = max(block for block, keep in enumerate(plan.kept) if keep)
-        blocks = block_of(last, len(plan.kept), oracle.depth) + 1
-        macs = resolve(parse("none"), replace(oracle.at(phase.image_size), depth=blocks, num_classes=0)).macs
-        gain = TRAINING_PASSES * costs.dense / (TRAINING_PASSES * plan.macs + macs) - 1
-        yield (
-            f"phase {phase.number}, {phase.tokens}: its forward pass through {blocks} of {oracle.depth} blocks takes"
-            f" {macs / 1e9:.3g} GMACs a training image; with it the ideal gain is {100 * gain:+.1f}%, without"
-            f" {100 * costs.gain_of(plan):+.1f}%"
-        )
+def _forward(oracle: Geometry, phase: Phase, plan: Plan) -> tuple[str, int]:
+    """Return the blocks that an oracle's forward pass goes through in a phase, and its multiply-accumulates."""
+    if not ranks_by_oracle(phase.tokens) or not any(plan.kept):
+        return "", 0
+    last = max(block for block, keep in enumerate(plan.kept) if keep)
+    blocks = block_of(last, len(plan.kept), oracle.depth) + 1
+    passed = replace(oracle.at(phase.image_size), depth=blocks, num_classes=0)
+    return f" through {blocks} of {oracle.depth} blocks", resolve(parse("none"), passed).macs

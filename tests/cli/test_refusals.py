@@ -16,6 +16,7 @@ from tests.helpers.hostile import BOMB
 
 QUICK = ["--config", str(ROOT / "configs/quickstart.yaml")]
 PLAN = ["--target-speedup", "1.25"]
+CKPT = ["--ckpt", "run/checkpoints/best.ckpt"]
 
 CASES = [
     ("train", ["model.tokns=none"], "unknown key model.tokns; did you mean model.tokens?"),
@@ -117,6 +118,11 @@ CASES = [
     ("src.tools.table1", ["--seeds", "0"], "argument --seeds: it must be 1 or more, not 0; see --help"),
     ("src.tools.table1", ["--specs", "none", "--finished"], "no dense training is finished in"),
     ("src.tools.table1", ["--specs", "train.epochs=1"], "--specs names nothing; see --help"),
+    ("train", ["model.backbone=lvvit", "token_labels.maps=nowhere"], "token_labels.maps nowhere: it is not a folder"),
+    ("train", ["model.backbone=lvvit", "token_labels.maps=run"], "token_labels.maps run: it has no file labels.npy"),
+    ("src.tools.label_maps", [*CKPT, "--output", "run"], "--output run is there already; name a new folder, or remove"),
+    ("src.tools.label_maps", [*CKPT, "--output", "no/maps"], "--output no/maps: the folder no does not exist; name"),
+    ("src.tools.label_maps", CKPT, "the following arguments are required: --output"),
     ("src.tools.visualize", ["--limit", "0"], "--limit 0: a sheet shows 1 to 100 images"),
     ("src.tools.visualize", ["--tokens", "2(50)+3"], "tokens spec '2(50)+3': ratio '50' must be a percentage"),
     ("src.tools.visualize", ["--ckpt", "run/checkpoints/best.ckpt", "nowhere.png"], "image nowhere.png does not exist"),

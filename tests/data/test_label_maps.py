@@ -260,3 +260,17 @@ def test_nothing_is_left_of_maps_that_are_not_written_whole(tmp_path, photos):
     with pytest.raises(RunError, match="images 7 to 17 are not finite in half precision"):
         write(folder, facts_of(source), [some_maps()[:7], some_maps()[7:].astype(np.float32) + 1e5])
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+
+
+def test_what_a_killed_process_leaves_is_refused(tmp_path, photos):
+    _, source = make(tmp_path, photos)
+    seen = []
+
+    def batches():
+        yield some_maps()
+        (left,) = tmp_path.glob("maps.*.partial")
+        seen.append(refused(left, source))
+
+    write(tmp_path / "maps", facts_of(source), batches())
+    assert "it has no file labels.json" in seen[0]
+    LabelMaps(str(tmp_path / "maps"), source, 3)

@@ -9,9 +9,10 @@ import pytest
 from mindspore import Tensor
 from PIL import Image
 
+from src.config import ModelConfig
 from src.data.loaders import read_images
 from src.models import build
-from src.schedules import parse, resolve
+from src.schedules import Geometry, parse, resolve
 from tests.helpers.commands import ROOT
 from tests.helpers.configs import load
 from tests.schedules.test_notation import VIT_S
@@ -96,6 +97,19 @@ def test_the_relatives_cost_what_their_table_says():
     for spec, gmacs, gain in rows:
         plan = resolve(parse(spec), VIT_S)
         assert (f"{plan.macs / 1e9:.3f}", f"+{100 * plan.ideal_gain:.1f}%") == (gmacs, gain)
+
+
+def test_the_systems_cost_what_their_table_says():
+    text = (ROOT / "docs/systems.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\|([^|]*)\| `([^`]+)`[^|]*\| ([\d.]+) \|([^|]*)\|([^|]*)\|", text, re.M)
+    assert len(rows) == 9
+    for name, spec, gmacs, training, inference in rows:
+        on_lvvit = "LV-ViT" in name or (not name.strip() and spec.startswith("5"))
+        model = ModelConfig(name="lvvit_s_16_224" if on_lvvit else "skipvit_s_16_224", tokens=spec)
+        plan = resolve(parse(spec), Geometry.from_config(model))
+        assert f"{plan.macs / 1e9:.3f}" == gmacs
+        for gain, told in ((plan.training_gain, training), (plan.ideal_gain, inference)):
+            assert (f"{100 * gain:+.1f}%" in told) if spec != "none" else not told.strip()
 
 
 def test_python_examples_run(tmp_path, monkeypatch):

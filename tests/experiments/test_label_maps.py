@@ -5,6 +5,8 @@ import pytest
 from mindspore import Tensor
 from mindspore.dataset import vision
 
+from src.ascend.networks import training_inputs, training_step
+from src.benchmarks import measure
 from src.config import with_classes
 from src.data.datasets import files_of, open_dataset
 from src.data.label_maps import Facts, LabelMaps, check_output, training_digest, write
@@ -167,3 +169,15 @@ def test_a_network_that_was_trained_on_digits_labels_those_of_another(tmp_path):
         whole = np.einsum("bh,bchw,bw->bc", rows[:, -1], scores, columns[:, -1])
         hits += (whole.argmax(1) == labels).tolist()
     assert np.mean(hits) > 0.3
+
+
+@pytest.mark.slow
+def test_steps_that_are_timed_or_looked_at_are_those_of_a_training_with_maps(tmp_path, photos):
+    config = configured(tmp_path, photos, "model.backbone=lvvit", "token_labels.maps=maps", "model.image_size=16")
+    state = measure.new_state(config)
+    measure.training(config, state, "none", measure.random_batch(config))()
+    step = training_step(config)
+    images, labels, maps, rows, columns, *_ = training_inputs(config, step, 2)
+    assert (images.shape, labels.shape) == ((2, 3, 16, 16), (2,))
+    assert (maps.shape, rows.shape, columns.shape) == ((2, 2, 5, 4, 4), (2, 5, 4), (2, 5, 4))
+    assert (rows.asnumpy()[:, :-1] == np.eye(4)).all()

@@ -1,8 +1,10 @@
 """Train and evaluate as one process of one or two: python -m tests.helpers.ranks CONFIG OUT [--msrun].
 
-Writes the losses of the steps, the weights at the end, and the right answers among the validation images.
+Writes the losses of the steps, the weights at the end and their digest in each process, and the right answers among the
+validation images.
 """
 
+import hashlib
 import sys
 
 import numpy as np
@@ -29,16 +31,17 @@ def main(file: str, out: str, distribute: bool) -> None:
     losses = []
     with TrainingData(source, config, config.model.num_classes, group) as data:
         for images, labels in train_batches(data.epoch(1)):
-            result = step(images, labels)
+            result = step(images, labels, *step.sample(len(labels), 0))
             if result is None:  # accumulated
                 continue
             loss, _ = result
             losses.append(group.sum([float(loss.asnumpy())])[0] / group.size)
     accuracy = evaluate(state.network, val_loader(source, config, group), config.data.batch_size, group)
+    weights = np.concatenate([weight.asnumpy().ravel() for weight in state.network.get_parameters()])
+    digests = group.gather(hashlib.sha256(weights.tobytes()).hexdigest())
     if group.is_main:
-        weights = np.concatenate([weight.asnumpy().ravel() for weight in state.network.get_parameters()])
         counts = [accuracy.top1_hits, accuracy.top5_hits, accuracy.images]
-        np.savez(out, losses=losses, weights=weights, counts=counts, ranks=group.size)
+        np.savez(out, losses=losses, weights=weights, counts=counts, ranks=group.size, digests=digests)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ SIZES = {
 }  # fmt: skip
 MASK = originals.BOX.reshape(-1).astype(np.float32)
 LABELS = np.array([3, 0, 4, 3], np.int32)
-SPECS = ["none", "2(50%)+4", "2,3(40%,40%)+fused", "2(50%)"]
+SPECS = ["2,3(40%,40%)+fused", *(pytest.param(s, marks=pytest.mark.slow) for s in ("none", "2(50%)+4", "2(50%)"))]
 
 
 def network(tokens, weights, classes, target="cpu"):
@@ -38,7 +38,7 @@ def test_logits_and_kept_tokens(spec, target):
 
 
 @pytest.mark.parametrize("mask", [None, MASK], ids=["own", "mixed"])
-@pytest.mark.parametrize("spec", SPECS[1:])
+@pytest.mark.parametrize("spec", SPECS)
 def test_the_loss_of_tokens_that_are_left(spec, mask):
     """Every token meets the label of its place, a fused one none, and the stem normalises by the batch."""
     weights = reference_lvvit.random_weights(2)

@@ -57,10 +57,10 @@ def one_and_two(colours, tmp_path_factory):
     return [train_as(processes, colours, folder) for processes in (1, 2)]
 
 
-def train_as(processes, colours, folder, accumulate=1):
+def train_as(processes, colours, folder, accumulate=1, model=MODEL):
     """Train steps of 16 images, by so many processes and batches each: what tests/helpers/ranks.py wrote."""
     file, out = folder / "config.yaml", folder / f"{processes}.npz"
-    file.write_text(f"{MODEL}data: {{root: {colours}, {PLAIN}}}\ntrain: {{accumulate: {accumulate}}}\n")
+    file.write_text(f"{model}data: {{root: {colours}, {PLAIN}}}\ntrain: {{accumulate: {accumulate}}}\n")
     arguments = ["-m", "tests.helpers.ranks", str(file), str(out)]
     if processes > 1:
         arguments = [str(ROOT / "tests" / "helpers" / "ranks.py"), str(file), str(out), "--msrun"]
@@ -87,6 +87,17 @@ def test_two_processes_of_two_batches_an_update_train_as_one_of_one(one_and_two,
     assert len(four["losses"]) == 20
     np.testing.assert_allclose(four["losses"], one["losses"], rtol=1e-5)
     assert np.abs(four["weights"] - one["weights"]).max() < 1e-5
+
+
+@pytest.mark.slow
+def test_two_processes_of_an_lvvit_end_with_the_same_moving_averages(colours, tmp_path):
+    """Each normalises by its own images; without `TrainStep.share_statistics` their moving averages differ."""
+    found = train_as(
+        2, colours, tmp_path, model=MODEL.replace("{name: skipvit_ti", "{backbone: lvvit, name: skipvit_ti")
+    )
+    assert len(found["digests"]) == 2
+    assert len(set(found["digests"].tolist())) == 1
+    assert np.isfinite(found["losses"]).all()
 
 
 @pytest.mark.slow

@@ -23,8 +23,12 @@ RECIPE = ["train.ema_decay=0.9", "train.loss_scale_type=dynamic", "train.loss_sc
 @pytest.fixture(scope="module")
 def one(tmp_path_factory, photos):
     """A whole run, and one that was stopped after the second of three steps of the last epoch."""
-    folder = tmp_path_factory.mktemp("one")
-    config = make_config(folder, f"data.root={photos}", *RECIPE)
+    return whole_and_stopped(tmp_path_factory.mktemp("one"), photos, RECIPE)
+
+
+def whole_and_stopped(folder, photos, recipe):
+    """The configuration, the folder of both runs, and the whole one."""
+    config = make_config(folder, f"data.root={photos}", *recipe)
     whole = run(config, folder, "whole")
     advance, steps = Progress.advance, []
 
@@ -57,6 +61,11 @@ def without_the_loss_scale(arrays):
 def without_moments(arrays):
     for name in [name for name in arrays if name.startswith("optimizer.")]:
         arrays[name] = np.zeros_like(arrays[name])
+
+
+def without_moving_averages(arrays):
+    for name in [name for name in arrays if "moving_" in name]:
+        arrays[name] = np.ones_like(arrays[name])
 
 
 def without_nothing(arrays):
@@ -92,6 +101,18 @@ def _with_seed(seed):
 @pytest.mark.slow
 def test_a_state_that_is_whole_ends_equal(one):
     resume_without(without_nothing, one)
+
+
+LVVIT = ["model.backbone=lvvit", "token_labels.mix_alpha=1.0", "train.ema_decay=0.9", "train.label_smoothing=0.1",
+         "model.drop_path_rate=0.2", "train.epochs=2", "train.warmup_dense_epochs=0"]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_an_lvvit_ends_equal_with_its_moving_averages_alone(tmp_path, photos):
+    made = whole_and_stopped(tmp_path, photos, LVVIT)
+    resume_without(without_nothing, made)
+    with pytest.raises(AssertionError):
+        resume_without(without_moving_averages, made)
 
 
 @pytest.mark.slow

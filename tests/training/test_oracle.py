@@ -11,7 +11,7 @@ from mindspore import Tensor
 from src import commands
 from src.errors import UserError
 from src.models import from_config
-from src.models.oracle import oracle_of
+from src.models.asked import asks_of
 from src.runs import RunFolder
 from src.runtime import device
 from src.training.state import create_train_state, make_train_step
@@ -39,9 +39,9 @@ def config_of(tmp_path, oracle, *overrides):
 
 def test_every_weight_of_the_network_is_trained_and_none_of_the_oracle(tmp_path):
     config = config_of(tmp_path, write_oracle(tmp_path, 1), "train.ema_decay=0.9")
-    asks = oracle_of(config)
+    asks = asks_of(config)
     state = create_train_state(config, lambda: from_config(config.model), [1e-2] * 10, asks)
-    oracle = asks(state.network).oracle
+    oracle = asks(state.network.with_tokens(TOKENS)).oracle
     before = {weight.name: weight.asnumpy().copy() for weight in oracle.get_parameters()}
     assert len(before) == 8 * 12 + 8
     started = {name: weight.asnumpy().copy() for name, weight in state.parameters().items()}
@@ -79,7 +79,7 @@ def test_a_run_says_what_its_oracle_costs_resumes_exactly_and_another_oracle_giv
     whole, parts = read_arrays(runs["whole"].last), read_arrays(runs["parts"].last)
     assert whole.keys() == parts.keys()
     assert all(np.array_equal(whole[name], parts[name]) for name in whole if name != CONFIG)
-    facts = json.loads(runs["whole"].oracle.read_text())
+    facts = json.loads(runs["whole"].asked("train.oracle").read_text())
     assert facts["file"] == str(files[1])
     for words in ("SHA-256 " + facts["sha256"], "parameters, frozen", "its forward pass through 4 of 8 blocks takes"):
         assert words in caplog.text

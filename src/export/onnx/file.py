@@ -9,8 +9,8 @@ import numpy as np
 from src import __version__
 from src.config import Config, DataConfig
 from src.export.form import Form
-from src.export.onnx.tokens import FLOAT, kept_places
-from src.export.onnx.vit import SkipViT, lay_out
+from src.export.onnx import lvvit, vit
+from src.export.onnx.tokens import FLOAT, follow
 from src.schedules import Geometry, parse, resolve
 from src.weights import Checkpoint
 from src.weights.load import check_fit, shapes_of
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from onnxscript import GraphBuilder
 
+NETWORKS = {"vit": (vit.SkipViT, vit.lay_out), "lvvit": (lvvit.LVViT, lvvit.lay_out)}
 OPSET, IR_VERSION = 20, 10  # the first with Gelu; onnxruntime reads it since 1.18
 
 
@@ -58,10 +59,11 @@ def build(config: Config, checkpoint: Checkpoint, form: Form, facts: Mapping[str
     check_fit(arrays, shapes_of(geometry), checkpoint.path)
     builder = GraphBuilder(ir.Graph([], [], nodes=[], opset_imports={"": OPSET}, name="skipvit"))
     images = _input(builder, geometry, form, config.data)
-    network = SkipViT(builder, images, lay_out(arrays, geometry), geometry, plan, config.model.act, form.float16)
-    logits, all_ids = network.construct()
+    network, lay_out = NETWORKS[geometry.backbone]
+    weights = lay_out(arrays, geometry)
+    logits, all_ids = network(builder, images, weights, geometry, plan, config.model.act, form.float16).construct()
     builder.add_output(logits, "logits")
-    for name, places in kept_places(builder.op, plan, all_ids) if form.kept else ():
+    for name, places in follow(builder.op, plan, all_ids)[0].items() if form.kept else ():
         builder.add_output(places, name)
     model = ir.Model(
         builder.graph, ir_version=IR_VERSION, producer_name="skipvit-mindspore", producer_version=__version__

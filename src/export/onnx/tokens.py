@@ -4,8 +4,8 @@ Shape letters: B images, H heads, T tokens with the prefix first, N patches, K o
 int64, as ONNX's operators take them.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Optional
 
 from src.schedules import Drop, Plan
 
@@ -102,10 +102,16 @@ class TokenRouter:
             skipped = ()
         return x, skipped
 
-    def drop_before(self, block: int, x: "Value", skipped: tuple) -> "tuple[Value, tuple, tuple]":
-        """Take tokens out where the plan says that they leave before the block; result as of `drop`."""
+    def drop_before(
+        self, block: int, x: "Value", predicted: "Optional[Value]", skipped: tuple
+    ) -> "tuple[Value, tuple, tuple]":
+        """Take tokens out where the plan says that they leave before the block; result as of `drop`.
+
+        Args:
+            predicted: What a predictor ranks by [B, T], where the plan asks one.
+        """
         drop = self.plan.drops[block]
-        return self.take_out(drop, x, None, skipped) if drop and drop.before else (x, skipped, ())
+        return self.take_out(drop, x, None, skipped, predicted) if drop and drop.before else (x, skipped, ())
 
     def drop(self, block: int, x: "Value", attention: "Value", skipped: tuple) -> "tuple[Value, tuple, tuple]":
         """Take the lowest ranked tokens out of x [B, T, C] where the plan says so, and fuse them if it says that.
@@ -116,10 +122,13 @@ class TokenRouter:
         drop = self.plan.drops[block]
         return self.take_out(drop, x, attention, skipped) if drop and not drop.before else (x, skipped, ())
 
-    def take_out(self, drop: Drop, x: "Value", attention: Any, skipped: tuple) -> "tuple[Value, tuple, tuple]":
+    def take_out(
+        self, drop: Drop, x: "Value", attention: Any, skipped: tuple, predicted: "Optional[Value]" = None
+    ) -> "tuple[Value, tuple, tuple]":
         """Take tokens out of the sequence; arguments and result as of `drop`."""
         op, count, total = self.op, self.plan.prefix + drop.keep, self.plan.prefix + drop.present
-        ids_shuffle, ids_restore = rank(op, self.rank_by(drop, x, attention), drop, self.plan.prefix)
+        worth = self.rank_by(drop, x, attention) if predicted is None else predicted
+        ids_shuffle, ids_restore = rank(op, worth, drop, self.plan.prefix)
         kept, dropped = split(op, x, ids_shuffle, count, total)
         if drop.fused:
             scores = op.Unsqueeze(cls_scores(op, attention, self.score_rows), [2])
@@ -150,19 +159,24 @@ def for_each(op: "OpBuilder", images: "Value", row: Any, *shape: int) -> "Value"
     return op.Expand(row, whole)
 
 
-def kept_places(op: "OpBuilder", plan: Plan, all_ids: "Sequence[Value]") -> "Iterator[tuple[str, Value]]":
-    """Yield for each drop `kept.BLOCK`, counted from 1, and the patches it keeps, ascending: int64 [B, K].
+def follow(op: "OpBuilder", plan: Plan, all_ids: "Sequence[Value]") -> "tuple[dict[str, Value], Optional[Value]]":
+    """Return the patches that each drop keeps, and those that are there at the end, by each drop's ids_shuffle.
 
-    They are counted by their original places; a fused token made in stage s (counted from 0) is N+s.
+    Returns:
+        For each drop `kept.BLOCK`, counted from 1, and the patches it keeps, ascending: int64 [B, K]; and int64 [B, K]
+        of the last tokens, None where all are at their places. They are counted by their original places; a fused token
+        made in stage s (counted from 0) is N+s.
     """
-    present, stage = None, 0
+    all_kept: dict[str, Value] = {}
+    present: Optional[Value] = None
     for block, (drop, rejoins) in enumerate(zip(plan.drops, plan.rejoins), 1):
-        present = None if rejoins else present  # None: every patch, at its own place
+        present = None if rejoins else present
         if drop is None:
             continue
+        stage = len(all_kept)
         kept = op.Slice(all_ids[stage], [plan.prefix], [plan.prefix + drop.keep], [1])
         kept = op.Sub(kept, plan.prefix)
         kept = kept if present is None else op.GatherElements(present, kept, axis=1)
-        yield f"kept.{block}", kept
+        all_kept[f"kept.{block}"] = kept
         present = op.Pad(kept, [0, 0, 0, 1], plan.num_patches + stage) if drop.fused else kept
-        stage += 1
+    return all_kept, present

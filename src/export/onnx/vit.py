@@ -1,10 +1,10 @@
-"""The network as nodes of an ONNX graph: what src/models/vit.py and layers.py are in MindSpore, by their names.
+"""The network as nodes of an ONNX graph: what src/models/vit.py, layers.py and predictor.py are, by their names.
 
 Shape letters: B images, T tokens with the prefix first, N patches, C channels, H heads, D channels of a head.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from onnx_ir import Value
     from onnxscript import GraphBuilder
 
-EPSILON = 1e-6  # of every LayerNorm, as timm's ViT
+EPSILON = {"vit": 1e-6, "lvvit": 1e-5}  # of every LayerNorm, as timm's ViT and LV-ViT's code
+PREDICTOR_EPSILON = 1e-5
 APPROXIMATE = {"gelu_tanh": "tanh", "gelu_erf": "none"}  # of ONNX's Gelu
 
 
@@ -49,11 +50,12 @@ class SkipViT:
         self.approximate = APPROXIMATE[act]
         self.float16 = float16
         self.router = TokenRouter(self.op, images, plan, geometry.score_rows)
+        self.asked = 0  # predictors
 
     def construct(self) -> "tuple[Value, tuple]":
         """Return logits [B, classes], and each drop's ids_shuffle [B, T]."""
         x, all_ids = self.encode(self.images)
-        return self.classify(x), all_ids
+        return self.classify(x, all_ids), all_ids
 
     def encode(self, images: "Value") -> "tuple[Value, tuple]":
         """Return the tokens after the last norm [B, T, C], and each drop's ids_shuffle."""
@@ -62,7 +64,7 @@ class SkipViT:
         all_ids: tuple = ()
         for i in range(self.geometry.depth):
             x, skipped = self.router.rejoin(i, x, skipped)
-            x, skipped, ids_before = self.router.drop_before(i, x, skipped)
+            x, skipped, ids_before = self.router.drop_before(i, x, self.predict(i, x), skipped)
             x, attention = self.attn_half(i, x)
             x, skipped, ids_after = self.router.drop(i, x, attention, skipped)
             x = self.mlp_half(i, x)
@@ -71,15 +73,45 @@ class SkipViT:
 
     def embed(self, images: "Value") -> "Value":
         """Embed images [B, I, H, W] as the prefix, if there is one, and patch tokens with positions, [B, T, C]."""
-        op, size = self.op, self.geometry.patch_size
-        name = "patch_embed.proj"
-        x = op.Conv(images, self.weight(f"{name}.weight"), self.weight(f"{name}.bias"), strides=[size, size])
+        op = self.op
+        x = self.patch_embed(images)
         x = op.Transpose(op.Reshape(x, [0, self.geometry.embed_dim, self.geometry.num_patches]), perm=[0, 2, 1])
         names = ["cls_token", "dist_token"][: self.geometry.prefix_tokens]
         prefix = [for_each(op, images, self.weight(name), 1, self.geometry.embed_dim) for name in names]
         if prefix:
             x = op.Concat(*prefix, x, axis=1)
         return op.Add(x, self.weight("pos_embed"))
+
+    def patch_embed(self, images: "Value") -> "Value":
+        """Embed the patches of images: [B, C, rows, columns]."""
+        return self.convolve("patch_embed.proj", images, self.geometry.cut_size)
+
+    def convolve(self, name: str, x: "Value", stride: int, padding: int = 0) -> "Value":
+        pads = [padding] * 4
+        return self.op.Conv(
+            x, self.weight(f"{name}.weight"), self.weight(f"{name}.bias"), strides=[stride, stride], pads=pads
+        )
+
+    def predict(self, i: int, x: "Value") -> "Optional[Value]":
+        """Return the logarithm of the probability that each token [B, T, C] stays, where the next predictor is asked.
+
+        It is float32 [B, T], and 0 for the prefix. What half of the channels have in common over all tokens goes
+        through its own rows of the layer, rather than to each token.
+        """
+        drop, op = self.plan.drops[i], self.op
+        if drop is None or drop.ranking != "predictor":
+            return None
+        name, prefix = f"predictors.{self.asked}", self.plan.prefix
+        self.asked += 1
+        x = op.Slice(x, [prefix], [prefix + drop.present], [1])
+        x = self.gelu(self.dense(f"{name}.in_proj", self.norm(f"{name}.in_norm", x, PREDICTOR_EPSILON)))
+        own, shared = op.Split(x, num_outputs=2, axis=2, _outputs=2)
+        shared = op.ReduceMean(shared, [1], keepdims=1)
+        of_own, of_shared = op.Split(self.weight(f"{name}.out1.weight"), num_outputs=2, axis=0, _outputs=2)
+        x = op.Add(op.MatMul(own, of_own), op.Add(op.MatMul(shared, of_shared), self.weight(f"{name}.out1.bias")))
+        x = self.dense(f"{name}.out3", self.gelu(self.dense(f"{name}.out2", self.gelu(x))))
+        stays = op.Gather(op.LogSoftmax(x, axis=-1), 0, axis=2)
+        return op.Pad(stays, [0, prefix, 0, 0], 0.0) if prefix else stays
 
     def attn_half(self, i: int, x: "Value") -> "tuple[Value, Value]":
         """Return x + attention [B, T, C], and the attention of a block's heads [B, H, T, T]."""
@@ -100,11 +132,10 @@ class SkipViT:
     def mlp_half(self, i: int, x: "Value") -> "Value":
         """Return x + MLP, [B, T, C]."""
         hidden = self.dense(f"blocks.{i}.mlp.fc1", self.norm(f"blocks.{i}.norm2", x))
-        hidden = self.op.Gelu(hidden, approximate=self.approximate)
-        return self.op.Add(x, self.dense(f"blocks.{i}.mlp.fc2", hidden))
+        return self.op.Add(x, self.dense(f"blocks.{i}.mlp.fc2", self.gelu(hidden)))
 
-    def classify(self, x: "Value") -> "Value":
-        """Return the logits [B, classes] of tokens [B, T, C]."""
+    def classify(self, x: "Value", all_ids: tuple) -> "Value":
+        """Return the logits [B, classes] of tokens [B, T, C], that each drop's ids_shuffle left."""
         logits = self.dense("head", self.pool(x))
         if not self.geometry.distilled:
             return logits
@@ -114,12 +145,17 @@ class SkipViT:
         """Return what the head reads of tokens [B, T, C]: [CLS], or the mean of those that are there, [B, C]."""
         return self.op.Gather(x, 0, axis=1) if self.plan.prefix else self.op.ReduceMean(x, [1], keepdims=0)
 
-    def norm(self, name: str, x: "Value") -> "Value":
+    def norm(self, name: str, x: "Value", epsilon: Optional[float] = None) -> "Value":
         gamma, beta = self.weight(f"{name}.gamma"), self.weight(f"{name}.beta")
-        return self.op.LayerNormalization(x, gamma, beta, axis=-1, epsilon=EPSILON)
+        epsilon = epsilon or EPSILON[self.geometry.backbone]
+        return self.op.LayerNormalization(x, gamma, beta, axis=-1, epsilon=epsilon)
+
+    def gelu(self, x: "Value") -> "Value":
+        return self.op.Gelu(x, approximate=self.approximate)
 
     def dense(self, name: str, x: "Value") -> "Value":
-        return self.op.Add(self.op.MatMul(x, self.weight(f"{name}.weight")), self.weight(f"{name}.bias"))
+        product = self.op.MatMul(x, self.weight(f"{name}.weight"))
+        return self.op.Add(product, self.weight(f"{name}.bias")) if f"{name}.bias" in self.weights else product
 
     def weight(self, name: str) -> "Value":
         """Return a weight as float32."""
@@ -132,10 +168,10 @@ class SkipViT:
 
 def lay_out(arrays: Mapping[str, np.ndarray], geometry: Geometry) -> dict[str, np.ndarray]:
     """Return arrays as the graph reads them: matrices [in, out], the patch embedding's kernel [C, I, P, P]."""
-    size, laid_out = geometry.patch_size, dict(arrays)
+    size, laid_out = geometry.cut_size, dict(arrays)
     for name, array in arrays.items():
         if name == "patch_embed.proj.weight":
-            laid_out[name] = array.reshape(-1, geometry.in_channels, size, size)
+            laid_out[name] = array.reshape(len(array), -1, size, size)
         elif array.ndim == 2:
             laid_out[name] = np.ascontiguousarray(array.T)
     return laid_out
