@@ -61,10 +61,10 @@ class MaskedViT(nn.Cell):
         present, visible = None, None
         decisions: tuple = ()
         for i in range(network.depth):
-            stage = network.predictor_of[i]
-            if stage is not None:
-                told = network.predictors[stage](x[:, self.prefix :], present)
-                present = decide(told, noise[stage], present)
+            predictor = network.predictor_of[i]
+            if predictor is not None:
+                told = network.predictors[predictor](x[:, self.prefix :], present)
+                present = decide(told, noise[len(decisions)], present)
                 visible = self.visible(present)
                 decisions += (present,)
             scale = network.path_scale(drop_path_scale, i, 0)

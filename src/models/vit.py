@@ -95,8 +95,7 @@ class SkipViT(nn.Cell):
         self.distilled = parts.dist_token is not None
         self.drop_path_rates = [block.drop_path_rate for block in parts.blocks]
         self.router = TokenRouter(plan)
-        asks = [drop is not None and drop.ranking == "predictor" for drop in plan.drops]
-        self.predictor_of = tuple(sum(asks[:block]) if asked else None for block, asked in enumerate(asks))
+        self.predictor_of = plan.predictor_of
 
     def construct(
         self, images: Tensor, drop_path_scale: Optional[Tensor] = None, random_scores: Optional[tuple] = None

@@ -297,7 +297,7 @@ class Plan:
     @property
     def masked(self) -> bool:
         """Whether it trains with all tokens in every block, under masks: where predictors rank."""
-        return any(drop is not None and drop.ranking == "predictor" for drop in self.drops)
+        return any(predictor is not None for predictor in self.predictor_of)
 
     @property
     def training_gain(self) -> float:
@@ -305,9 +305,16 @@ class Plan:
         return (1 + self.ideal_gain) * self.macs / self.trained_macs - 1 if self.masked else self.ideal_gain
 
     @property
+    def predictor_of(self) -> tuple[Optional[int], ...]:
+        """The predictor that each block asks, by its stage's place in the schedule; None where none is asked."""
+        stages = [stage.block for stage in self.schedule.stages]
+        asks = (drop is not None and drop.ranking == "predictor" for drop in self.drops)
+        return tuple(stages.index(block) if asked else None for block, asked in enumerate(asks, 1))
+
+    @property
     def shares(self) -> tuple[float, ...]:
-        """The share of all patch tokens that each predictor is to leave."""
-        asked = [block for block, drop in enumerate(self.drops, 1) if drop and drop.ranking == "predictor"]
+        """The share of all patch tokens that each predictor which is asked is to leave."""
+        asked = [block for block, predictor in enumerate(self.predictor_of, 1) if predictor is not None]
         return tuple(float(_share(self.schedule.routes[0], block)) for block in asked)
 
 

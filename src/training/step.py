@@ -8,6 +8,7 @@ from mindspore.ops.operations.math_ops import NPUClearFloatStatusV2
 
 from src.models.ops import multiply
 from src.training.ema import Ema
+from src.weights.frozen import FROZEN
 
 STATISTICS = ("moving_mean", "moving_variance")  # of BatchNorm, which no gradient changes
 
@@ -44,7 +45,8 @@ class TrainStep(nn.Cell):
         self.sum = ops.AllReduce() if processes > 1 else nn.Identity()  # CPU has no minimum
         self.processes = processes
         self.enough = processes - 0.5
-        statistics = [weight for weight in objective.get_parameters() if weight.name.endswith(STATISTICS)]
+        named = [weight for weight in objective.get_parameters() if not weight.name.startswith(FROZEN)]
+        statistics = [weight for weight in named if weight.name.endswith(STATISTICS)]
         self.statistics = ms.ParameterTuple(statistics if processes > 1 else [])
         self.all_true = ops.ReduceAll()
         self.clear_overflow = NPUClearFloatStatusV2()

@@ -11,6 +11,7 @@ from src.schedules.costs import run_costs
 from src.weights import convert
 from src.weights.load import Checkpoint, NamedFile, digest_of
 
+FROZEN = ("oracle.", "teacher.")  # how the names of their weights begin
 TRAINING_PASSES = 3  # a backward pass has twice the multiplications of the forward pass
 
 

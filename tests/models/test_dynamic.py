@@ -177,6 +177,19 @@ def test_decisions_are_drawn_by_their_probabilities_and_stay_taken():
     assert not decide(told_logits, drawn, before).asnumpy()[:, ::2].any()
 
 
+def test_a_stage_that_drops_nothing_leaves_the_others_their_predictors():
+    """As under a curve, or another schedule of evaluation."""
+    weights = weights_of("vit", 1)
+    network = network_of("vit", weights, "2,3(0%,30%,predictor)")
+    assert network.predictor_of == (None, None, 1, None)
+    assert MaskedViT(network).shares == (0.7,)
+    drawn = NOISE[:1]
+    _, _, decisions = MaskedViT(network)(Tensor(IMAGES), None, noise(drawn))
+    x = network.blocks[1](network.blocks[0](network.embed(Tensor(IMAGES))))
+    expected = decide(network.predictors[1](x[:, 1:]), Tensor(drawn[0]), None)
+    assert np.array_equal(decisions[0].asnumpy(), expected.asnumpy())
+
+
 def test_random_inputs_are_those_of_their_seed():
     network = build(SPEC, **SIZES, drop_path_rate=0.2).set_train()
     first, same, other = (MaskedViT(network).sample(3, 0, 1, seed) for seed in (5, 5, 6))

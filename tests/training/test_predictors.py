@@ -2,24 +2,27 @@
 
 import json
 import logging
+import signal
 
 import numpy as np
 import pytest
 from mindspore import Tensor
 
 from src import commands
-from src.errors import UserError
+from src.errors import Interrupted, UserError
 from src.models import from_checkpoint, from_config
 from src.models.asked import asks_of
+from src.progress import Progress
 from src.runs import RunFolder, find_checkpoint
 from src.runtime import device
+from src.runtime.signals import STOP
+from src.schedules import Geometry
 from src.schedules.costs import run_costs
 from src.schedules.phases import with_predictors
 from src.training.optimizer import freeze, make_optimizer
 from src.training.state import create_train_state, make_train_step
-from src.weights.files import CONFIG, read_arrays, write_weights
-from tests.training.test_oracle import _stop_after
-from tests.training.test_training import LABELS, make_config
+from src.weights.files import write_weights
+from tests.training.test_training import LABELS, check_same, make_config
 
 TOKENS = "2,3(30%,30%,predictor)"
 UNMOVED = {"adamw": set(), "momentum": {f"predictors.{stage}.in_norm.gamma" for stage in (0, 1)}}  # 1 + less than 1e-7
@@ -86,6 +89,18 @@ def test_shares_of_layers_and_of_the_backbone_multiply(tmp_path):
     assert moved["blocks.3.attn.proj.weight"] == pytest.approx(5e-4, rel=1e-3)
     assert moved["blocks.1.mlp.fc1.bias"] == pytest.approx(5e-6, rel=1e-3)
     assert moved["blocks.0.norm1.gamma"] == moved["pos_embed"] == 0
+
+
+def test_a_model_has_as_many_predictors_as_any_schedule_of_its_run_asks(tmp_path):
+    for overrides, predictors in (
+        (["model.tokens=none"], None),
+        (["model.tokens=none", f"train.tokens={TOKENS}"], 2),
+        (["model.tokens=4(50%,predictor)", f"train.phases=[{{epochs: 3, tokens: '{TOKENS}'}}]"], 2),
+        ([f"model.tokens={TOKENS}", "model.predictors=3"], 3),
+    ):
+        config = with_predictors(make_config(tmp_path, *overrides))
+        assert config.model.predictors == predictors, overrides
+        assert Geometry.from_config(config.model).predictors == (predictors or 0)
 
 
 def test_no_schedule_gains_in_training_what_it_gains_in_inference(tmp_path):
@@ -168,7 +183,7 @@ def test_a_teacher_of_other_classes_is_refused(tmp_path, photos):
 def test_a_run_resumes_exactly_says_what_its_teacher_costs_and_is_evaluated_under_any_schedule(
     tmp_path, photos, caplog
 ):
-    """It is killed after an epoch under masks; labels are mixed, and weights averaged."""
+    """It is stopped within an epoch under masks; labels are mixed, and weights averaged."""
     caplog.set_level(logging.INFO, logger="skipvit")
     file, other = (write_dense(tmp_path, "model.num_classes=3", seed=seed) for seed in (1, 2))
     given = ["model.num_classes=3", "train.epochs=2", "train.ema_decay=0.9", "data.mixup=0.8", "data.cutmix=1.0",
@@ -176,13 +191,13 @@ def test_a_run_resumes_exactly_says_what_its_teacher_costs_and_is_evaluated_unde
              f"data.root={photos}", "runtime.fused_kernels=off"]  # fmt: skip
     runs = [RunFolder(tmp_path / name) for name in ("whole", "parts")]
     commands.train(config_of(tmp_path, *given, f"run.dir={runs[0].path}"), "test", False)
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("src.training.trainer.Trainer._finish_epoch", _stop_after(1))
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(Progress, "advance", _stop_at_step(4))
+        for name in ("requested", "is_ending"):  # as they are, to be set back
+            patch.setattr(STOP, name, getattr(STOP, name))
         commands.train(config_of(tmp_path, *given, f"run.dir={runs[1].path}"), "test", False)
     commands.resume(str(runs[1].path), {}, False)
-    whole, parts = (read_arrays(run.last) for run in runs)
-    assert whole.keys() == parts.keys()
-    assert all(np.array_equal(whole[name], parts[name]) for name in whole if name != CONFIG)
+    check_same(runs[1], runs[0])
     facts = json.loads(runs[0].asked("predictor.teacher").read_text())
     words = ["SHA-256 " + facts["sha256"], "parameters, frozen", "phase 1, 2,3(30%,30%,predictor): its forward pass",
              "the predictors stay as initialised: the file has 0, this model 2"]  # fmt: skip
@@ -194,3 +209,15 @@ def test_a_run_resumes_exactly_says_what_its_teacher_costs_and_is_evaluated_unde
     file.write_bytes(other.read_bytes())
     with pytest.raises(UserError, match=r"predictor.teacher is another file than the run .* was started with"):
         commands.resume(str(runs[1].path), {"train.epochs": 3}, False)
+
+
+def _stop_at_step(number):
+    advance, steps = Progress.advance, []
+
+    def stop(self, units, note=""):
+        advance(self, units, note)
+        steps.append(self.title == "training")
+        if sum(steps) == number:
+            STOP.requested = signal.SIGINT
+
+    return stop

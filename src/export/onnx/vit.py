@@ -50,7 +50,6 @@ class SkipViT:
         self.approximate = APPROXIMATE[act]
         self.float16 = float16
         self.router = TokenRouter(self.op, images, plan, geometry.score_rows)
-        self.asked = 0  # predictors
 
     def construct(self) -> "tuple[Value, tuple]":
         """Return logits [B, classes], and each drop's ids_shuffle [B, T]."""
@@ -93,16 +92,15 @@ class SkipViT:
         )
 
     def predict(self, i: int, x: "Value") -> "Optional[Value]":
-        """Return the logarithm of the probability that each token [B, T, C] stays, where the next predictor is asked.
+        """Return the logarithm of the probability that each token [B, T, C] stays, where a predictor is asked.
 
         It is float32 [B, T], and 0 for the prefix. What half of the channels have in common over all tokens goes
         through its own rows of the layer, rather than to each token.
         """
-        drop, op = self.plan.drops[i], self.op
-        if drop is None or drop.ranking != "predictor":
+        drop, predictor, op = self.plan.drops[i], self.plan.predictor_of[i], self.op
+        if drop is None or predictor is None:
             return None
-        name, prefix = f"predictors.{self.asked}", self.plan.prefix
-        self.asked += 1
+        name, prefix = f"predictors.{predictor}", self.plan.prefix
         x = op.Slice(x, [prefix], [prefix + drop.present], [1])
         x = self.gelu(self.dense(f"{name}.in_proj", self.norm(f"{name}.in_norm", x, PREDICTOR_EPSILON)))
         own, shared = op.Split(x, num_outputs=2, axis=2, _outputs=2)

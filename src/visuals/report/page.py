@@ -102,7 +102,7 @@ def results(runs: Sequence[Run]) -> Table:
     lines = {
         "Schedule": [_schedule(run) for run in runs],
         "GMACs an image": [_macs(run, first) for run in runs],
-        "Ideal gain over dense": [TableCell(f"{100 * run.plan.ideal_gain:+.1f}%") for run in runs],
+        "Ideal gain over dense": [TableCell(f"{100 * run.plan.training_gain:+.1f}%") for run in runs],
         "Parameters": [TableCell(f"{run.geometry.parameters:,}") for run in runs],
         "Training throughput": [_throughput(run, first) for run in runs],
         "Epochs done": [_epochs(run) for run in runs],
@@ -218,9 +218,9 @@ def _figures(run: Run) -> list[tuple[str, str]]:
 
 
 def _ideal_gain(run: Run) -> tuple[str, str]:
-    """Return the gain of the schedule, or of the whole run where its phases are listed."""
+    """Return the gain of the schedule in training, or of the whole run where its phases are listed."""
     if run.config.train.phases is None:
-        return f"{100 * run.plan.ideal_gain:+.1f}%", "ideal gain over dense"
+        return f"{100 * run.plan.training_gain:+.1f}%", "ideal gain over dense"
     return f"{100 * run_costs(run.config).ideal_gain:+.1f}%", "ideal gain over a dense run"
 
 
