@@ -59,6 +59,7 @@ OPERATORS: dict[str, Operator] = {
     "GeLU": Operator(kernel="Gelu", note="the tanh formula"),
     "GeLUGrad": Operator(kernel="GeluGrad", note="the tanh formula"),
     "Softmax": Operator(kernel="SoftmaxV2"),
+    "LogSoftmaxGrad": Operator(kernel="LogSoftmaxGrad"),
     "CumSum": Operator(kernel="Cumsum"),
     "Concat": Operator(kernel="ConcatD"),
     "Stack": Operator(kernel="Pack"),

@@ -9,7 +9,6 @@ from src.benchmarks.timm_pipeline import in_words
 from src.config import Config, with_tokens
 from src.runtime.environment import one_line
 from src.schedules import Geometry, parse, resolve
-from src.schedules.phases import with_predictors
 
 
 def measure(config: Config, spec: str, rounds: int) -> Report:
@@ -22,7 +21,7 @@ def measure(config: Config, spec: str, rounds: int) -> Report:
         config: Batch, image size, data and workers are those of the training.
         rounds: Rounds of measuring.
     """
-    spec, config = str(parse(spec)), with_predictors(config, spec)
+    spec = str(parse(spec))
     plan = resolve(parse(spec), Geometry.from_config(config.model))
     timings = time_training({name: with_tokens(config, name) for name in ("none", spec)}, rounds, steps=1)
     data = measure_data(config, rounds, 1000, [])

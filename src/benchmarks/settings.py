@@ -7,6 +7,7 @@ from typing import Any, Optional, Union
 from src.config import Config, load, with_classes
 from src.config.files import Overrides
 from src.errors import UserError
+from src.schedules.phases import with_predictors
 
 DATA_PEERS = ("timm",)  # of the data pipeline; others are of the model
 PRECISION = {"float32": "O0", "float16": "O2"}
@@ -74,11 +75,12 @@ def benchmark_config(file: Union[str, Path], settings: Overrides) -> Config:
     return config
 
 
-def dense_config(file: Union[str, Path], overrides: Overrides, align: Optional[int]) -> Config:
+def dense_config(file: Union[str, Path], overrides: Overrides, align: Optional[int], spec: str) -> Config:
     """Load a configuration to plan schedules for, as that of a dense model; print what its classes count as.
 
     Args:
         align: What `model.align_tokens` is to be; None leaves it.
+        spec: A schedule whose predictors the model has.
 
     Raises:
         UserError: It is refused, or the overrides name a schedule.
@@ -86,7 +88,7 @@ def dense_config(file: Union[str, Path], overrides: Overrides, align: Optional[i
     if "model.tokens" in overrides:
         raise UserError("override 'model.tokens': the planner searches for schedules; leave it out")
     aligned = {} if align is None else {"model.align_tokens": align}
-    return count_classes(load(file, {**overrides, "model.tokens": "none", **aligned}))
+    return with_predictors(count_classes(load(file, {**overrides, "model.tokens": "none", **aligned})), spec)
 
 
 def count_classes(config: Config) -> Config:

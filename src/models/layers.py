@@ -96,7 +96,8 @@ class Attention(nn.Cell):
         logits, v = self.products(x)
         logits = ops.cast(logits, mstype.float32)
         highest = ops.stop_gradient(self.highest(logits + multiply(visible - 1.0, UNSEEN), -1))
-        weights = ops.exp(ops.minimum(logits - highest, 1.0)) * visible
+        apart = logits - highest
+        weights = ops.exp(apart - ops.stop_gradient(ops.maximum(apart - 1.0, 0.0))) * visible  # no MinimumGrad
         share = (weights + SPREAD / x.shape[1]) / (sum_kept(weights, -1) + SPREAD)
         return self.mix(share, v)
 

@@ -40,7 +40,8 @@ class Predictor(nn.Cell):
         x = self.act(self.in_proj(self.in_norm(x)))
         own, shared = x[:, :, : self.half], ops.cast(x[:, :, self.half :], mstype.float32)
         present = ops.ones_like(shared[:, :, :1]) if present is None else ops.cast(present, mstype.float32)
-        mean = sum_kept(shared * present, 1) / ops.maximum(sum_kept(present, 1), 1.0)
+        count = sum_kept(present, 1)
+        mean = sum_kept(shared * present, 1) / (count + ops.stop_gradient(ops.maximum(1.0 - count, 0.0)))  # 0 of none
         x = ops.concat((own, ops.cast(ops.broadcast_to(mean, shared.shape), own.dtype)), 2)
         x = self.out3(self.act(self.out2(self.act(self.out1(x)))))
         return ops.log_softmax(ops.cast(x, mstype.float32), -1)

@@ -22,10 +22,12 @@ def main(argv: Sequence[str]) -> None:
     from src.files import check_output
     from src.schedules import Geometry, parse, plan_phases, resolve
     from src.schedules.paper import TABLE1
+    from src.schedules.phases import with_predictors
 
     config = with_classes(load(args.config or CONFIG, args.overrides))
     given = args.specs or [config.model.tokens]
     specs = [spec for text in given for spec in (TABLE1 if text == "table1" else (text,))]
+    config = with_predictors(config, *specs)
     for spec in specs:
         resolve(parse(spec), Geometry.from_config(config.model))
     if args.markdown:

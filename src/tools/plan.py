@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> None:
     if args.phases:
         print(run_costs(count_classes(load(args.config or CONFIG, args.overrides))).table(), end="")
         return
-    config = dense_config(args.config or CONFIG, args.overrides, args.align)
+    config = dense_config(args.config or CONFIG, args.overrides, args.align, args.pays or "none")
     if not args.pays:
         _search(args, config)
         return

@@ -17,6 +17,7 @@ from src.config import ModelConfig
 from src.models import from_config
 from src.runtime import releases
 from tests.helpers.commands import ROOT, SHARED, run_module
+from tests.training.test_predictors import write_dense
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the lists that the table was made from are not here")
@@ -243,3 +244,15 @@ def test_both_graphs_of_accumulated_gradients_are_checked(tmp_path):
     assert [row.split(" | ")[1] for row in rows] == 2 * ["forward", "training", "training"]  # the dense warm-up too
     assert all(row.endswith("| none |") for row in rows)
     assert "| AdamWeightDecay | training |" in report
+
+
+@pytest.mark.slow
+def test_training_under_masks_has_a_route_with_its_teacher(tmp_path):
+    teacher = write_dense(tmp_path, "model.depth=2")
+    small = ["model.image_size=16", "model.patch_size=4", "model.embed_dim=16", "model.num_heads=2", "model.depth=2",
+             "model.num_classes=5", "model.drop_path_rate=0.1", "model.tokens=1,2(30%,30%,predictor)"]  # fmt: skip
+    done = run_module(
+        "src.tools.ascend_check", "--config", ROOT / "configs/dynamicvit_s.yaml", *small, f"predictor.teacher={teacher}"
+    )
+    assert done.returncode == 0, done.stderr
+    assert {"LogSoftmaxGrad", "ReduceMax"} <= {line.split(" |")[0].strip("| ") for line in done.stdout.splitlines()}

@@ -12,6 +12,7 @@ from src.config import PredictorConfig
 from src.models import build
 from src.models.dynamic import MaskedViT, decide
 from src.models.layers import Attention
+from src.models.ops import hold_statistics
 from src.models.predictor import Predictor
 from src.schedules import Geometry, parse, resolve
 from src.training.distillation import Distillation, ratio_loss
@@ -235,3 +236,20 @@ def test_every_parameter_gets_a_gradient(case):
     silent = [weight.name for weight, slope in zip(trained, slopes) if not np.abs(slope.asnumpy()).max() > 0]
     assert silent == []
     assert all(np.isfinite(slope.asnumpy()).all() for slope in slopes)
+
+
+@pytest.mark.parametrize("target", ["cpu", "ascend"])
+def test_a_teacher_says_in_training_what_it_says_in_evaluation(target):
+    """Its BatchNorms do neither normalise by the batch nor move."""
+    weights = weights_of("lvvit", 3, stages=0)
+    teacher = build("none", **{**SIZES, **BACKBONES["lvvit"], "num_classes": 5}, target=target)
+    assign(teacher, {name: weight.astype(np.float32) for name, weight in weights.items()}, "reference")
+    expected = teacher.set_train(False)(Tensor(IMAGES)).asnumpy()
+    own = teacher.set_train()(Tensor(IMAGES)).asnumpy()
+    assert np.abs(own - expected).max() > 1e-3
+    assign(teacher, {name: weight.astype(np.float32) for name, weight in weights.items()}, "reference")
+    hold_statistics(teacher)
+    assert np.abs(teacher.set_train()(Tensor(IMAGES)).asnumpy() - expected).max() < 1e-5
+    assert np.array_equal(
+        teacher.patch_embed.bn1.moving_mean.asnumpy(), weights["patch_embed.bn1.moving_mean"].astype(np.float32)
+    )
