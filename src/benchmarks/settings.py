@@ -1,12 +1,13 @@
 """The configuration that a benchmark measures: a recipe without what makes steps differ in length."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional, Union
 
 from src.config import Config, load, with_classes
 from src.config.files import Overrides
 from src.errors import UserError
+from src.schedules import Geometry
 from src.schedules.phases import with_predictors
 
 DATA_PEERS = ("timm",)  # of the data pipeline; others are of the model
@@ -63,15 +64,20 @@ def benchmark_settings(given: Mapping[str, object], of_a_configuration: bool) ->
     return {**settings, **even}  # so that all steps take equally long
 
 
-def benchmark_config(file: Union[str, Path], settings: Overrides) -> Config:
+def benchmark_config(file: Union[str, Path], settings: Overrides, peers: Sequence[str] = ()) -> Config:
     """Load a configuration with settings; classes that are left to the data count as ImageNet's.
 
+    Args:
+        peers: What is measured beside it.
+
     Raises:
-        UserError: It is refused, or its images are not square.
+        UserError: It is refused, its images are not square, or the peers have no such model.
     """
     config = with_classes(load(file, settings))
     if not isinstance(config.model.image_size, int):
         raise UserError("the benchmark's images are square; give --image_size one number")
+    if peers and Geometry.from_config(config.model).backbone != "vit":
+        raise UserError(f"--peer {peers[0]} has a ViT to measure beside ours, and no LV-ViT; leave it out")
     return config
 
 

@@ -1,1 +1,1 @@
-"""Experiments: variants, the jobs that train them, results with their statistics, tables and plots."""
+"""Experiments: variants, the jobs that train them, results with their statistics, tables, plots and records."""

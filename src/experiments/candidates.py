@@ -77,6 +77,7 @@ def table(plans: Sequence[Plan], prior: PriorResults, timings: "Mapping[str, Tim
             ]
         )
     note = "Top-1: difference to the dense model of the same experiment, percentage points."
+    note += " The paper's and those of docs/results are of ViTs."
     if timings:
         note += " Measured gain: the median over rounds (the least to the greatest)."
     return f"{markdown.table(header, rows)}\n{note}\n"

@@ -1,7 +1,6 @@
 """An experiment: variants and seeds, their trainings in one folder, its table and plots."""
 
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,16 +191,12 @@ def _distinct(variants: Sequence[Variant]) -> list[Variant]:
     distinct = [named.get(variant, variant) for variant in dict.fromkeys(variants)]
     folders: dict[str, Variant] = {}
     for variant in distinct:
-        other = folders.setdefault(_folder(variant), variant)
+        other = folders.setdefault(variant.folder, variant)
         if other != variant:
             raise UserError(f"the rows {other} and {variant} would be trained in one folder; give one of them a name:")
-        if not 0 < len(_folder(variant)) <= LONGEST:
+        if not 0 < len(variant.folder) <= LONGEST:
             raise UserError(f"the row {short_value(str(variant))} needs a name of letters and digits; add name:")
     return distinct
-
-
-def _folder(variant: Variant) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", str(variant).lower()).strip("_")
 
 
 def _job(variant: Variant, seed: int, file: str, overrides: Overrides, output: Path) -> Job:
@@ -210,7 +205,7 @@ def _job(variant: Variant, seed: int, file: str, overrides: Overrides, output: P
     Raises:
         UserError: The variant cannot be trained.
     """
-    run = RunFolder(output / _folder(variant) / f"seed{seed}")
+    run = RunFolder(output / variant.folder / f"seed{seed}")
     settings = {**overrides, **variant.settings, "train.seed": seed, "run.dir": str(run.path)}
     config = with_predictors(load(file, settings))
     resolve(parse(config.model.tokens), Geometry.from_config(config.model))

@@ -32,6 +32,7 @@ DISTINCT = (
     "#56b4e9",
     "#8a6d00",
 )  # Okabe and Ito, colour-blind safe
+ENTRIES = 24  # of a column of a legend beside a plot 5 inches high
 LINES = ("-", "--", "-.", ":")
 
 
@@ -54,7 +55,7 @@ def plot_accuracy(summaries: Sequence[Summary], path: Path) -> None:
     bars = " (bars: standard deviation)" if any(found.sd is not None for found in summaries) else ", one seed"
     axes.set_ylabel(f"top-1 after the last epoch, %{bars}")
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", fontsize=9)
+    _legend(figure)
     _save(figure, path)
 
 
@@ -84,7 +85,7 @@ def plot_curves(curves: Mapping[Variant, Sequence[Sequence[tuple[int, float]]]],
     Args:
         curves: For each variant, for each seed, (epoch, top-1).
     """
-    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    figure, axes = plt.subplots(figsize=(9.5, 5), layout="constrained")
     for colour, (variant, seeds) in zip(_colours(len(curves)), curves.items()):
         epochs = [epoch for epoch, _ in seeds[0]]
         values = np.array([[top1 for _, top1 in seed] for seed in seeds])
@@ -95,7 +96,7 @@ def plot_curves(curves: Mapping[Variant, Sequence[Sequence[tuple[int, float]]]],
     band = " (band: lowest to highest seed)" if max(map(len, curves.values())) > 1 else ", one seed"
     axes.set_ylabel(f"top-1, %{band}")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="lower right")
+    _legend(figure)
     _save(figure, path)
 
 
@@ -121,7 +122,7 @@ def plot_costs(summaries: Sequence[Summary], allowed: float, path: Path) -> None
     how = "bars: 95% interval of pairs" if any(found.margin is not None for found in summaries) else "one seed"
     axes.set_ylabel(f"top-1, difference to dense, points ({how})")
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", fontsize=9)
+    _legend(figure)
     _save(figure, path)
 
 
@@ -149,7 +150,7 @@ def plot_cost_curves(lines: Mapping[Variant, Sequence[Sequence[Spent]]], path: P
     several = max(map(len, lines.values())) > 1
     axes.set_ylabel(f"top-1, % ({'median over seeds' if several else 'one seed'}; dotted: dense, at its end)")
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", fontsize=9)
+    _legend(figure)
     _save(figure, path)
 
 
@@ -226,6 +227,12 @@ def plot_shares(lines: "Mapping[str, Mapping[float, Row]]", dense: "Optional[Row
 
 def _colours(number: int) -> np.ndarray:
     return plt.get_cmap("viridis")(np.linspace(0, 0.92, number))
+
+
+def _legend(figure: plt.Figure) -> None:
+    """Name what is drawn beside the plot, in as many columns as it takes to fit."""
+    entries = sum(len(axes.get_legend_handles_labels()[1]) for axes in figure.axes)
+    figure.legend(loc="outside right upper", fontsize=9, ncols=-(-entries // ENTRIES))
 
 
 def _save(figure: plt.Figure, path: Path) -> None:

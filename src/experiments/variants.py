@@ -1,5 +1,6 @@
 """The variants of an experiment, and the files of rows that list them. Never imports MindSpore."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +26,11 @@ class Variant:
 
     def __str__(self) -> str:
         return self.name or " ".join([self.tokens, *self.overrides])
+
+    @property
+    def folder(self) -> str:
+        """The name of the folder of its trainings, one a seed."""
+        return re.sub(r"[^a-z0-9]+", "_", str(self).lower()).strip("_")
 
     @property
     def settings(self) -> dict[str, object]:

@@ -46,7 +46,7 @@ def _measure(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         report = data.measure_data(load(args.data, args.overrides), args.pairs, args.rate, args.peer)
         return report, data.table(report)
     settings = benchmark_settings(vars(args), bool(args.config))
-    config = benchmark_config(args.config or CONFIG, {**settings, **args.overrides})
+    config = benchmark_config(args.config or CONFIG, {**settings, **args.overrides}, args.peer)
     if args.deploy:
         report = deploy.measure_latency(config, args.specs or deploy.SPECS, args.pairs, args.steps)
         return report, deploy.table(report)
@@ -59,7 +59,7 @@ def _measure(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
 def _parser() -> cli.Parser:
     parser, count = cli.Parser(__doc__), cli.positive_int
     parser.add_argument("--specs", nargs="+", metavar="SPEC", help="schedules (Table 1's, or --config's phases)")
-    parser.add_argument("--model", metavar="NAME", help="skipvit_{ti,s,b}_16_224 (s, or --config's)")
+    parser.add_argument("--model", metavar="NAME", help="a model of the registry (skipvit_s_16_224, or --config's)")
     parser.add_argument("--image_size", type=count, metavar="N", help="pixels of a side (224, or --config's)")
     parser.add_argument("--batch_size", type=count, metavar="N", help="images of a batch (16, or --config's)")
     parser.add_argument("--precision", choices=("float32", "float16"), help="float32, or --config's")

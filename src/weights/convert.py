@@ -228,7 +228,8 @@ def _counted(arrays: Mapping[str, np.ndarray]) -> dict[str, object]:
 def _with_heads(arrays: Mapping[str, np.ndarray], num_classes: int) -> dict[str, np.ndarray]:
     """Return weights with fresh heads: normal of 0.02, zero bias, as timm's `create_model(num_classes=N)` has them."""
     random = np.random.default_rng(0)
-    dim = arrays["pos_embed"].shape[-1] if "pos_embed" in arrays else 1
+    positions = arrays.get("pos_embed", np.zeros(()))
+    dim = positions.shape[-1] if positions.ndim else 1  # of no ViT, as is refused afterwards
     heads = {}
     for name in ("head", *["head_dist"] * ("dist_token" in arrays), *["aux_head"] * (STEM in arrays)):
         heads[f"{name}.weight"] = 0.02 * random.standard_normal((num_classes, dim), np.float32)

@@ -170,3 +170,10 @@ def test_a_configuration_decides_what_the_options_leave_open(tmp_path):
     assert (config.model.image_size, config.data.batch_size, config.train.amp_level) == (64, 8, "O0")
     config = benchmark_config(tmp_path / "a.yaml", benchmark_settings(nothing, False))
     assert (config.model.image_size, config.data.batch_size, config.runtime.device_target) == (224, 16, "CPU")
+
+
+def test_no_peer_has_an_lvvit(tmp_path):
+    (tmp_path / "a.yaml").write_text("model: {name: lvvit_ti_16_224}")
+    assert benchmark_config(tmp_path / "a.yaml", {}).model.name == "lvvit_ti_16_224"
+    with pytest.raises(UserError, match="--peer mindcv has a ViT to measure beside ours, and no LV-ViT; leave it out"):
+        benchmark_config(tmp_path / "a.yaml", {}, ["mindcv"])

@@ -113,6 +113,23 @@ def test_an_experiment_draws_its_grid(tmp_path, drawn):
     assert not (tmp_path / "out/distance.png").exists()
 
 
+@pytest.mark.parametrize("rows", [8, 36])
+def test_names_beside_a_plot_fit_the_picture(tmp_path, monkeypatch, rows):
+    """Else the last ones are cut off without a word."""
+    fits = []
+
+    def look(figure, path):
+        figure.canvas.draw()
+        (legend,) = figure.legends
+        box = legend.get_window_extent()
+        fits.append(box.y0 >= 0 and box.y1 <= figure.bbox.y1 + 1 and box.x1 <= figure.bbox.x1 + 1)
+
+    monkeypatch.setattr(plots, "_save", look)
+    curves = {Variant(f"{block}(55%)+{block + 20}"): [[(1, 10.0), (2, 20.0)]] for block in range(1, rows)}
+    plots.plot_curves(curves, tmp_path / "curves.png")
+    assert fits == [True]
+
+
 def test_gains_are_the_measured_ones_where_there_are_any():
     differences, gains = dict.fromkeys(GRID, -0.5), {spec: math.sqrt(number) for number, spec in enumerate(GRID)}
     ideal, measured = panels(differences, gains, "dense", 50.0), panels(differences, gains, "dense", 50.0, True)

@@ -67,6 +67,16 @@ def test_what_is_written(tmp_path, rows, answers):
     assert [line["tokens"] for line in evaluation] == SPECS
 
 
+def test_schedules_of_several_kinds_have_no_plot_of_one(tmp_path, rows, answers):
+    """What is drawn over shares, or as a grid, differs in nothing else."""
+    specs = ["none", "2(55%)+8", "4(55%)+8", "4(55%)+11"]
+    grid = matrix.rows_of([resolve(parse(spec), SMALL) for spec in specs], answers)
+    for number, (shown, found) in enumerate(((rows, {"shares.png"}), (grid, {"distance.png"}), (grid[:3], set()))):
+        folder = tmp_path / str(number)
+        matrix.write(folder, shown, answers[: len(shown)], ("ant", "bee", "cat"))
+        assert {path.name for path in folder.glob("*.png")} == found | {"accuracy.png"}
+
+
 def test_a_line_of_the_plot_is_a_ranking(rows):
     groups = {ranking: [row.tokens for row in found] for ranking, found in matrix.by_ranking(rows).items()}
     assert groups == {"cls": ["6(55%)+11", "6(25%)+11"], "random": ["6(55%,random)+11"], "dense": ["none"]}

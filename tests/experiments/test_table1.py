@@ -176,6 +176,7 @@ def test_a_row_that_cannot_be_trained_is_refused_before_any_is(tmp_path):
     for options, message in (
         ([*quick, "--rows", "deeper.yaml", "--measure"], "--measure compares schedules of one model and data; the row"),
         ([*quick, "--specs", "none", "train.epochs=0"], "train.epochs"),
+        ([*quick, "--specs", "none", "--pairs", "1"], "--pairs 1: a test takes at least 2 pairs"),
         ([*quick, "--specs", "none", "--output", "deeper.yaml/out"], "--output deeper.yaml/out cannot be made: Not a"),
     ):
         done = run_here("src.tools.table1", "--output", "out", *options, cwd=tmp_path)

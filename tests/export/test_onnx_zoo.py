@@ -65,14 +65,14 @@ def test_a_drop_that_would_fuse_nothing(weights):
     check(in_onnxruntime(built(weights, "1(1%)+fused", Form(3, kept=True)), images=IMAGES), expected.logits, {})
 
 
-@pytest.mark.parametrize("spec", ["2(50%)+4", FUSED])
+@pytest.mark.parametrize("spec", [pytest.param("2(50%)+4", marks=pytest.mark.slow), FUSED])
 def test_openvino_computes_lvvit(weights, spec):
     expected = lvvit.forward(weights, IMAGES, spec, divisor=DIVISOR)
     check(in_openvino(built(weights, spec, Form(0, kept=True)), images=IMAGES), expected.logits, expected.kept)
 
 
 @pytest.mark.parametrize("backbone", ["vit", "lvvit"])
-@pytest.mark.parametrize("engine", [in_onnxruntime, in_openvino])
+@pytest.mark.parametrize("engine", [in_onnxruntime, pytest.param(in_openvino, marks=pytest.mark.slow)])
 def test_predictors_rank(weights, backbone, engine):
     if backbone == "vit":
         weights, divisor = reference.random_weights(0, depth=4), 1

@@ -3,20 +3,23 @@
 from dataclasses import replace
 
 import numpy as np
+import onnx_ir
 import pytest
-from mindspore import Tensor
 from safetensors.numpy import load_file, save_file
 
 from src.config import ModelConfig, parse
 from src.errors import UserError
-from src.models import from_checkpoint, from_config, trace
+from src.export.form import Form
+from src.export.onnx.file import build
+from src.models import from_checkpoint, from_config
 from src.models.initial import initialise
 from src.schedules import Geometry
-from src.weights import read_checkpoint
+from src.weights import convert, read_checkpoint
 from src.weights.initial import read_initial
 from src.weights.load import assign, shapes_of
 from src.weights.oracle import read_oracle
 from src.weights.timm import to_timm
+from tests.export.test_onnx import check, in_onnxruntime
 from tests.helpers import pytorch, reference_dynamicvit, reference_lvvit
 from tests.helpers.commands import run_here
 
@@ -123,19 +126,23 @@ def test_there_and_back_again_every_bit_is_the_same(tmp_path, capsys, case, kind
 
 
 def test_what_is_converted_computes_what_the_reference_does(tmp_path):
-    """LV-ViT with predictors, which need not be asked: by a schedule of theirs, and by one of the [CLS] token's."""
+    """LV-ViT with predictors, which need not be asked: by a schedule of theirs, and by one of the [CLS] token's.
+
+    In ONNX, for it compiles nothing; the network of a checkpoint is compared with the references elsewhere.
+    """
     weights = {**reference_lvvit.random_weights(0), **reference_dynamicvit.random_predictors(1, 24, stages=2)}
     arrays = {name: weight.astype(np.float32) for name, weight in weights.items()}
     pytorch.save(tmp_path / "a.pth", to_timm(arrays, 2), "model", epoch=30)
     given = ("model.name=lvvit_s_16_224", "model.num_heads=4")  # whose residuals are halved: the file does not tell
     result = run_here(TOOL, "a.pth", "ours.ckpt", *given, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
+    checkpoint = read_checkpoint(tmp_path / "ours.ckpt")
     images = np.random.RandomState(1).standard_normal((2, 3, 16, 16)).astype(np.float32)
     for spec, by in (("2,3(30%,50%,predictor)", reference_dynamicvit.topk_pass), ("2(50%)+4", reference_lvvit.forward)):
         expected = by(weights, images, spec, divisor=2)
-        found = trace(from_checkpoint(tmp_path / "ours.ckpt", tokens=spec), Tensor(images))
-        assert np.abs(found.logits - expected.logits).max() < 2e-4
-        assert all((found.kept[block] == places).all() for block, places in expected.kept.items())
+        config = parse(checkpoint.config, "ours", {"model.tokens": spec})
+        model = onnx_ir.to_proto(build(config, checkpoint, Form(2, kept=True), {}))
+        check(in_onnxruntime(model.SerializeToString(), images=images), expected.logits, expected.kept)
 
 
 @pytest.mark.parametrize(
@@ -218,6 +225,34 @@ def test_files_that_do_not_fit_are_refused_in_one_line(tmp_path, changed, messag
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert not (tmp_path / "ours.ckpt").exists()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_files_changed_at_random_are_refused_in_one_line_or_read(tmp_path, seed):
+    """Weights that are missing, of other shapes, names or types."""
+    random, refused = np.random.default_rng(seed), 0
+    base = drawn(CASES["dylvvit"][0])
+    for _ in range(15):
+        arrays, name = dict(base), str(random.choice(list(base)))
+        sides = [int(side) for side in random.choice([1, 2, 24, 64], random.integers(5))]
+        kind = random.integers(4)
+        taken = arrays.pop(name)
+        if kind:
+            shape, own = (sides if kind == 1 else taken.shape), name.replace("0", "9") if kind == 2 else name
+            arrays[own] = np.zeros(shape, np.int64 if kind == 3 else np.float32)
+        save_file(arrays, tmp_path / "a.safetensors")
+        try:
+            convert.read(tmp_path / "a.safetensors", {"model.num_heads": 4}, "", *random.choice([None, 3], 2))
+        except UserError as error:
+            assert len(str(error).splitlines()) == 1
+            refused += 1
+    assert refused > 5
+
+
+def test_a_position_embedding_without_dimensions_is_refused(tmp_path):
+    save_file(lvvit_with(pos_embed=np.array(1.0, np.float32)), tmp_path / "a.safetensors")
+    with pytest.raises(UserError, match="of no ViT with a head; missing, or of another form: pos_embed"):
+        convert.read(tmp_path / "a.safetensors", {"model.num_heads": 4}, "", 3, None)
 
 
 @pytest.mark.parametrize("channels", [1, 4])
