@@ -59,3 +59,13 @@ def test_the_document_has_the_table_of_the_relatives():
     for variant, summary in found.items():
         row = next(line for line in written[0].splitlines() if line.startswith(f"| {label(variant)} |"))
         assert f"| {accuracy(summary)} | {difference(summary)} |".replace("|  |", "| |") in row.replace("|  |", "| |")
+
+
+def test_the_document_has_the_table_of_the_systems():
+    folder = ROOT / "records" / "2026-11-27-systems"
+    found = summarise(read_results(folder / "results.csv"))
+    assert [summary.seeds for summary in found.values()] == [2] * 6
+    assert len(list(folder.glob("*/seed*/metrics.csv"))) == 12
+    for variant, own in found.items():
+        row = f"| {label(variant)} | {own.cost:.2f} | {accuracy(own)} | {difference(own)} |"
+        assert row.replace("|  |", "| |") in DOCUMENT

@@ -176,6 +176,22 @@ def test_a_fused_token_is_not_asked():
     assert np.abs(net(images(32)).asnumpy() - own.asnumpy() - 0.5 * without).max() < 1e-5
 
 
+@pytest.mark.slow
+def test_other_sizes_rankings_and_features():
+    """The same weights at another image size, under every ranking, and the tokens in the order of the grid."""
+    net = small()
+    pixels = Tensor(np.random.RandomState(0).standard_normal((2, 3, 24, 16)).astype(np.float32))
+    larger = net.with_tokens("2(50%)+4", (24, 16))
+    assert larger(pixels).shape == (2, 5)
+    assert larger.features(pixels).shape == (2, 6, 4, 24)
+    for ranking in ("random", "lowest", "norm", "received", "stride", "centre"):
+        ranked = net.with_tokens(f"2(50%,{ranking})")
+        assert np.isfinite(ranked(images(), *ranked.sample(4, 0)).asnumpy()).all()
+        features, mask = ranked.features_and_mask(images(), *ranked.sample(4, 0))
+        assert (mask.asnumpy().reshape(4, -1).sum(1) == 8).all()
+        assert (features.asnumpy()[mask.asnumpy() == 0] == 0).all()
+
+
 def test_moving_averages_move_in_training_alone():
     net = small()
     before = net.patch_embed.bn1.moving_mean.asnumpy().copy()
