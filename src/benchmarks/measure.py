@@ -85,7 +85,8 @@ def time_training(configs: Mapping[str, Config], pairs: int, steps: int) -> dict
     """
     first = next(iter(configs))
     set_up(configs[first])
-    state, runs = new_state(configs[first]), {}
+    state = new_state(with_predictors(configs[first], *(config.model.tokens for config in configs.values())))
+    runs = {}
     for number, (name, config) in enumerate(configs.items(), 1):
         log.info("compiling %s (%d of %d)", name, number, len(configs))
         runs[name] = training(config, state, config.model.tokens, random_batch(config), config.model.image_size)

@@ -11,7 +11,6 @@ from src.errors import UserError, short_message
 from src.experiments.variants import Variant
 from src.files import write_text
 from src.runtime.environment import environment, one_line
-from src.schedules.phases import with_predictors
 
 ROUNDS, STEPS = 15, 3
 
@@ -46,8 +45,6 @@ def measure_speeds(steps: Iterable[tuple[str, ImageSize]], config: Config, outpu
     """Measure training steps, of a schedule and an image size each, in turns, and write speeds.json."""
     from src.benchmarks.measure import time_training
 
-    steps = [*steps]
-    config = with_predictors(config, *(tokens for tokens, _ in steps))
     dense = ("none", config.model.image_size)  # first: all others are compared with it
     configs = {kind_of(*step, config): with_tokens(config, *step) for step in [dense, *steps]}
     timings = time_training(configs, ROUNDS, STEPS)

@@ -112,19 +112,20 @@ def ranks_by_predictor(tokens: str) -> bool:
 
 
 def with_predictors(config: Config, *specs: str) -> Config:
-    """Fill in `model.predictors` where it is null and any schedule of the run, or of others, asks predictors.
-
-    Raises:
-        UserError: A schedule is refused.
-    """
+    """Fill in `model.predictors` where it is null and any schedule of the run, or of others, asks predictors."""
     train = config.train
     listed = [spec for phase in train.phases or () for spec in (phase.tokens, phase.from_tokens)]
-    asked = [
-        parse(spec).predictors for spec in (config.model.tokens, train.tokens, *listed, *specs) if spec is not None
-    ]
-    if config.model.predictors is not None or not any(asked):
+    asked = max(map(_count_predictors, (config.model.tokens, train.tokens, *listed, *specs)))
+    if config.model.predictors is not None or not asked:
         return config
-    return replace(config, model=replace(config.model, predictors=max(asked)))
+    return replace(config, model=replace(config.model, predictors=asked))
+
+
+def _count_predictors(spec: Optional[str]) -> int:
+    try:
+        return 0 if spec is None else parse(spec).predictors
+    except UserError:  # whoever resolves it says where it stands
+        return 0
 
 
 def _spans(config: Config) -> Iterator[tuple[str, int, Optional[PhaseConfig]]]:

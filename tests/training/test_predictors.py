@@ -75,6 +75,25 @@ def test_the_backbone_waits_through_the_frozen_epochs(tmp_path, optimizer):
     assert not any("teacher" in name for name in state.parameters())
 
 
+@pytest.mark.slow
+def test_an_lvvit_is_trained_as_a_whole_by_one(tmp_path):
+    """Its head for patch tokens too; while the backbone waits, its BatchNorms move, as in the authors' code."""
+    lvvit = ["model.backbone=lvvit", "model.mlp_ratio=3.0"]
+    config = config_of(
+        tmp_path, *lvvit, f"predictor.teacher={write_dense(tmp_path, *lvvit)}", "predictor.frozen_epochs=1"
+    )
+    state = state_of(config)
+    teacher = state.asks(state.network).teacher
+    taught = {weight.name: weight.asnumpy().copy() for weight in teacher.get_parameters()}
+    step = make_train_step(state, config, TOKENS)
+    names = {weight.name for weight in state.network.get_parameters()}
+    moving = {name for name in names if name.startswith("predictors.") or ".moving_" in name}
+    assert len(moving) == 20 + 6
+    assert [changed_in(step, state, number) for number in range(3)] == 3 * [moving]
+    assert changed_in(step, state, 3) == names
+    assert all(np.array_equal(weight.asnumpy(), taught[weight.name]) for weight in teacher.get_parameters())
+
+
 def test_shares_of_layers_and_of_the_backbone_multiply(tmp_path):
     """Predictors learn with norm and head, which have all of the rate, and the backbone's share of it."""
     given = ["predictor.backbone_lr=0.5", "optimizer.layer_decay=0.1", "train.freeze_blocks=1"]
@@ -143,6 +162,7 @@ def test_no_schedule_gains_in_training_what_it_gains_in_inference(tmp_path):
         ),
         (["model.pool=avg"], r"model.pool avg: 2,3\(30%,30%,predictor\) is trained for a head that reads \[CLS\]"),
         (["model.backbone=lvvit", "token_labels.mix_alpha=1"], r"token_labels.mix_alpha: 2,3.* learns from labels of"),
+        (["train.phases=[{epochs: 2},{epochs: 1, tokens: '2(50%,guess)'}]"], r"train.phases: phase 2: tokens spec"),
         (["model.predictors=1"], r"it asks 2 predictors, the model has 1; choose another ranking, or train with"),
     ],
 )
