@@ -178,6 +178,8 @@ def write_label_maps(config: Config, checkpoint: Path, output: Path) -> int:
     from src.models import from_config
 
     network = from_config(config.model, config.train.amp_level)
+    if network.geometry.prefix_tokens and not network.geometry.labels_tokens:
+        log.info("the head was trained on [CLS] alone: what it says of patches is an approximation")
     loaded.load_into(network)
     dataset, _, _ = verify_images(dataset, config.data.on_bad_image, device.cache_folder(), group)
     facts = label_maps.Facts(

@@ -9,6 +9,7 @@ from src.benchmarks.timm_pipeline import in_words
 from src.config import Config, with_tokens
 from src.runtime.environment import one_line
 from src.schedules import Geometry, parse, resolve
+from src.schedules.costs import NO_FASTER
 
 
 def measure(config: Config, spec: str, rounds: int) -> Report:
@@ -36,6 +37,7 @@ def measure(config: Config, spec: str, rounds: int) -> Report:
         "step_img_s": [batch / timings[name].median for name in ("none", spec)],
         "step": timings[spec].gain_figures,
         "ideal_gain": plan.training_gain,
+        "masked": plan.masked,
         "data": data["data"],
         "cpu_ms": data["rows"][0]["cpu_ms"],
         "img_s": [batch / both[name].median for name in ("none", spec)],
@@ -67,6 +69,8 @@ def answer(report: Report) -> str:
         f"`{report['spec']}` in training: {verdict[report['pays']]}, {100 * report['gain']:+.1f}% of an ideal"
         f" {100 * report['ideal_gain']:+.1f}%; {how}."
     )
+    if report["masked"]:
+        text += f" {NO_FASTER[0].upper()}{NO_FASTER[1:]}."
     if report["pays"] == "unclear":
         text += " Rounds disagree, are too few, or beat the arithmetic: stop other work, raise --pairs."
     if report["input_bound"]:

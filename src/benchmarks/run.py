@@ -8,7 +8,7 @@ from src.benchmarks.measure import Report, conditions, peer_sizes, time_training
 from src.benchmarks.timing import Timing, share_of_ideal
 from src.config import Config, ImageSize, side_text
 from src.runtime.environment import one_line
-from src.schedules.costs import RunCosts, run_costs
+from src.schedules.costs import NO_FASTER, RunCosts, run_costs
 from src.schedules.phases import Phase, config_of
 
 Graph = tuple[str, ImageSize]
@@ -61,6 +61,7 @@ def table(report: Report) -> str:
         f" ({1 + run['gain_low']:.3f} to {1 + run['gain_high']:.3f} in the rounds),"
         f" by multiply-accumulates {1 + run['ideal_gain']:.3f} times; {100 * run['share_of_ideal']:.1f}% of that"
     )
+    text += f"; {NO_FASTER}" if run["masked"] else ""
     return f"{markdown.table(header, rows)}\n{text}\n{one_line(report['environment'])}\n"
 
 
@@ -92,4 +93,5 @@ def _run(costs: RunCosts, timings: Mapping[str, Timing]) -> Report:
         "gain_high": max(gains),
         "ideal_gain": costs.ideal_gain,
         "share_of_ideal": share_of_ideal(gain, costs.ideal_gain),
+        "masked": any(plan.masked for plan in costs.plans),
     }

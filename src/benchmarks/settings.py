@@ -64,16 +64,19 @@ def benchmark_settings(given: Mapping[str, object], of_a_configuration: bool) ->
     return {**settings, **even}  # so that all steps take equally long
 
 
-def benchmark_config(file: Union[str, Path], settings: Overrides, peers: Sequence[str] = ()) -> Config:
+def benchmark_config(
+    file: Union[str, Path], settings: Overrides, peers: Sequence[str] = (), specs: Sequence[str] = ()
+) -> Config:
     """Load a configuration with settings; classes that are left to the data count as ImageNet's.
 
     Args:
         peers: What is measured beside it.
+        specs: Schedules whose predictors the model has.
 
     Raises:
         UserError: It is refused, its images are not square, or the peers have no such model.
     """
-    config = with_classes(load(file, settings))
+    config = with_predictors(with_classes(load(file, settings)), *specs)
     if not isinstance(config.model.image_size, int):
         raise UserError("the benchmark's images are square; give --image_size one number")
     if peers and Geometry.from_config(config.model).backbone != "vit":

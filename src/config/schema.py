@@ -382,9 +382,13 @@ def flatten(config: Config) -> dict[str, object]:
 
 def first_changed(section: Any) -> Optional[str]:
     """Return the first key of a section that is not as by default; None if all are."""
-    default = type(section)()
-    names = [field.name for field in dataclasses.fields(section)]
-    return next((name for name in names if getattr(section, name) != getattr(default, name)), None)
+    return next(iter(changed(section)), None)
+
+
+def changed(section: Any) -> dict[str, object]:
+    """Return the keys of a section that are not as by default, with their defaults."""
+    defaults = {field.name: getattr(type(section)(), field.name) for field in dataclasses.fields(section)}
+    return {name: default for name, default in defaults.items() if getattr(section, name) != default}
 
 
 def with_classes(config: Config, number: int = IMAGENET_CLASSES) -> Config:

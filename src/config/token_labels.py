@@ -14,7 +14,7 @@ def problem_of_token_labels(config: Config) -> Optional[str]:
     if (model.backbone or sizes_of(model.name)["backbone"]) == "lvvit":
         mixes = [f"data.{name}" for name in ("mixup", "cutmix") if getattr(config.data, name)]
         if mixes:
-            return f"{mixes[0]} mixes pixels, and labels of patch tokens stay; set token_labels.mix_alpha instead"
+            return f"{' and '.join(mixes)} mix pixels, and labels of patch tokens stay; set to 0: {', '.join(mixes)}"
         if labels.mix_alpha and config.train.oracle is not None:
             return (
                 "token_labels.mix_alpha and train.oracle exclude each other: an oracle sees images that are not mixed"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from src.config import Config, format_override, load, with_classes
+from src.config import Config, changed, format_override, load, with_classes
 from src.config.files import Overrides
 from src.data.datasets import open_dataset
 from src.errors import UserError, short_value
@@ -18,7 +18,7 @@ from src.experiments.variants import DENSE, Variant
 from src.files import lock, make_folder, write_text
 from src.runs import RUNS, RunFolder
 from src.schedules import Geometry, parse, resolve
-from src.schedules.phases import resolve_phases, with_predictors
+from src.schedules.phases import plan_phases, ranks_by_predictor, resolve_phases, with_predictors
 from src.weights.oracle import check_oracle
 from src.weights.teacher import check_predictor
 
@@ -208,6 +208,9 @@ def _job(variant: Variant, seed: int, file: str, overrides: Overrides, output: P
     run = RunFolder(output / variant.folder / f"seed{seed}")
     settings = {**overrides, **variant.settings, "train.seed": seed, "run.dir": str(run.path)}
     config = with_predictors(load(file, settings))
+    if not any(ranks_by_predictor(phase.tokens) for phase in plan_phases(config)):  # such as the dense row of a recipe
+        settings.update((f"predictor.{name}", default) for name, default in changed(config.predictor).items())
+        config = with_predictors(load(file, settings))
     resolve(parse(config.model.tokens), Geometry.from_config(config.model))
     resolve_phases(config)
     check_oracle(config)

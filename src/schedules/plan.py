@@ -167,6 +167,7 @@ class Geometry:
         Raises:
             UserError: Sizes do not fit together.
         """
+        _check_backbone(backbone, patch_size, pool, distilled)
         grid = _grid(image_size, patch_size, "model.image_size")
         if embed_dim % num_heads:
             raise UserError(f"model.embed_dim {embed_dim} is not a multiple of model.num_heads {num_heads}")
@@ -179,7 +180,6 @@ class Geometry:
         if pool not in POOLS:
             raise UserError(f"model.pool {pool!r} is unknown; choose one of {', '.join(POOLS)}")
         score_rows = _score_rows(distilled_score, distilled, pool)
-        _check_backbone(backbone, patch_size, pool, distilled)
         if predictors and embed_dim % 4:
             raise UserError(f"model.embed_dim {embed_dim}: predictors halve it twice; choose a multiple of 4")
         return cls(

@@ -46,7 +46,7 @@ def _measure(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         report = data.measure_data(load(args.data, args.overrides), args.pairs, args.rate, args.peer)
         return report, data.table(report)
     settings = benchmark_settings(vars(args), bool(args.config))
-    config = benchmark_config(args.config or CONFIG, {**settings, **args.overrides}, args.peer)
+    config = benchmark_config(args.config or CONFIG, {**settings, **args.overrides}, args.peer, args.specs or ())
     if args.deploy:
         report = deploy.measure_latency(config, args.specs or deploy.SPECS, args.pairs, args.steps)
         return report, deploy.table(report)

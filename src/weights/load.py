@@ -60,9 +60,8 @@ class Checkpoint:
         if head is None or head.ndim != 2:
             raise UserError(f"checkpoint {self.path} does not fit the model; missing: head.weight")
         config = with_classes(config, len(head))
-        predictors = count_predictors(self.arrays)
-        if config.model.predictors is None and predictors:
-            config = replace(config, model=replace(config.model, predictors=predictors))
+        if config.model.predictors is None:
+            config = replace(config, model=replace(config.model, predictors=count_predictors(self.arrays)))
         needed, given = Geometry.from_config(config.model).parameters, sum(array.size for array in self.arrays.values())
         if needed > MOST_TIMES_LARGER * given:
             raise UserError(

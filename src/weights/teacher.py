@@ -49,16 +49,22 @@ def _problem(config: Config, phases: Sequence[Phase], asked: str) -> Optional[st
         return f"predictor.{alone[0]} {weights[alone[0]]:g}: there is no teacher; name its weights by predictor.teacher"
     if options.teacher is not None and not any(weights.values()):
         return f"predictor.teacher {options.teacher}: nothing is learnt from it with weights of 0; leave it out"
-    return _problem_of_frozen_epochs(options.frozen_epochs, phases)
+    return _problem_of_frozen_epochs(config, phases)
 
 
-def _problem_of_frozen_epochs(frozen: int, phases: Sequence[Phase]) -> Optional[str]:
+def _problem_of_frozen_epochs(config: Config, phases: Sequence[Phase]) -> Optional[str]:
+    frozen = config.predictor.frozen_epochs
     for phase in phases:
         if phase.first <= frozen and not ranks_by_predictor(phase.tokens):
             return (
                 f"predictor.frozen_epochs {frozen}: in epochs {phase.first} to {phase.last} of them {phase.tokens} asks"
                 " no predictor, so that nothing would be trained; let the first phase rank by predictor"
             )
+    if frozen and config.train.init is None:
+        return (
+            f"predictor.frozen_epochs {frozen}: what is frozen would be random; name the weights of a trained network"
+            " by train.init, or set it to 0"
+        )
     return None
 
 
@@ -74,7 +80,9 @@ def read_teacher(name: str, config: Config, classes: Sequence[str] = ()) -> Froz
     teacher, key = read_frozen("predictor.teacher", name, config), f"predictor.teacher {name}"
     taught, own = teacher.geometry, Geometry.from_config(config.model)
     if taught.num_classes != own.num_classes:
-        raise UserError(f"{key}: it has {taught.num_classes} outputs, this model {own.num_classes}")
+        raise UserError(
+            f"{key}: it has {taught.num_classes} outputs, this model {own.num_classes}; name one of the data's"
+        )
     if classes and teacher.file.classes and teacher.file.classes != tuple(classes):
         differing = difference(teacher.file.classes, tuple(classes), "the file", "the data")
         raise UserError(f"{key}: it tells other classes apart: {differing}")

@@ -175,5 +175,6 @@ def test_a_configuration_decides_what_the_options_leave_open(tmp_path):
 def test_no_peer_has_an_lvvit(tmp_path):
     (tmp_path / "a.yaml").write_text("model: {name: lvvit_ti_16_224}")
     assert benchmark_config(tmp_path / "a.yaml", {}).model.name == "lvvit_ti_16_224"
+    assert benchmark_config(tmp_path / "a.yaml", {}, specs=["none", "4,7(30%,30%,predictor)"]).model.predictors == 2
     with pytest.raises(UserError, match="--peer mindcv has a ViT to measure beside ours, and no LV-ViT; leave it out"):
         benchmark_config(tmp_path / "a.yaml", {}, ["mindcv"])

@@ -9,7 +9,7 @@ import pytest
 from matplotlib import image
 from scipy import stats
 
-from src.config import load, side_text
+from src.config import PredictorConfig, load, side_text
 from src.errors import UserError
 from src.experiments.costs import Costs, Spent, compare, follow, reached
 from src.experiments.experiment import Experiment
@@ -284,3 +284,14 @@ def test_phases_are_read_as_a_list_and_read_back(tmp_path):
     assert row.settings == {"model.tokens": "none", "train.phases": phases}
     assert row.has_phases
     assert not DENSE.has_phases
+
+
+def test_rows_that_ask_no_predictor_leave_its_settings_out(tmp_path):
+    """A recipe of DynamicViT has a dense row to compare with, as any other."""
+    recipe = str(ROOT / "configs/dynamicvit_quick.yaml")
+    given = {"train.init": "a.ckpt", "predictor.teacher": "a.ckpt"}
+    rows = [Variant("none"), Variant("4,7,10(30%,30%,30%,predictor)")]
+    dense, masked = Experiment.plan(recipe, load(recipe, given), given, {"a": rows}, 1, tmp_path, Rule()).jobs
+    assert dense.config.predictor == PredictorConfig()
+    assert {"predictor.teacher=null", "predictor.frozen_epochs=0", "predictor.backbone_lr=1.0"} <= set(dense.command)
+    assert (masked.config.predictor.teacher, masked.config.predictor.frozen_epochs) == ("a.ckpt", 2)

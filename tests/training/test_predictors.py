@@ -160,6 +160,7 @@ def test_no_schedule_gains_in_training_what_it_gains_in_inference(tmp_path):
             ["train.warmup_dense_epochs=1", "predictor.frozen_epochs=2"],
             r"in epochs 1 to 1 of them none asks no",
         ),
+        (["predictor.frozen_epochs=1"], r"what is frozen would be random; name the weights of a trained network"),
         (["model.pool=avg"], r"model.pool avg: 2,3\(30%,30%,predictor\) is trained for a head that reads \[CLS\]"),
         (["model.backbone=lvvit", "token_labels.mix_alpha=1"], r"token_labels.mix_alpha: 2,3.* learns from labels of"),
         (["train.phases=[{epochs: 2},{epochs: 1, tokens: '2(50%,guess)'}]"], r"train.phases: phase 2: tokens spec"),
