@@ -63,6 +63,7 @@ def test_fused_kernels_leave_nothing_in_the_working_directory(tmp_path, photos):
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 
 
+@pytest.mark.slow
 def test_evaluate_under_several_schedules(trained):
     cwd, _ = trained
     specs = ["none", "3(50%)+fused", "<2..3(50%,random)+next"]

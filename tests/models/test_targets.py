@@ -71,6 +71,7 @@ def test_gradients_agree(pair):
         assert np.abs(first - second).max() < 1e-3 * np.abs(first).max(), parameter.name
 
 
+@pytest.mark.slow
 def test_float16_by_one_operator_agrees_with_float16_by_products(pair):
     networks, images = pair
     exact = networks[0](images).asnumpy()

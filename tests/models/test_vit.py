@@ -78,7 +78,7 @@ def test_no_schedule_adds_a_parameter():
 @pytest.mark.parametrize(
     ("spec", "pool"),
     [
-        *((spec, "cls") for spec in SPECS[2:5]),
+        ("4,7,10(30%,30%,30%)+fused", "cls"),
         ("<2..4(50%,random)+next;6(50%)+11", "cls"),
         pytest.param("<2(50%,centre)+4;6(50%,received)", "avg", marks=pytest.mark.slow),
         pytest.param("4,7(30%,30%)+10", "distilled", marks=pytest.mark.slow),
@@ -100,13 +100,13 @@ def test_every_parameter_gets_a_gradient(spec, pool):
         assert np.abs(gradient.asnumpy()).max() > 0, parameter.name
 
 
-@pytest.mark.parametrize("spec", ["6(0%)+fused", "4,7(0%,0%)+10"])
+@pytest.mark.parametrize("spec", ["6(0%)+fused"])
 def test_dropping_nothing_is_dense(mode, spec):
     net = small()
     assert (net(images()).asnumpy() == net.with_tokens(spec)(images()).asnumpy()).all()
 
 
-@pytest.mark.parametrize("spec", [*SPECS, "<2..4(50%,random)+next;6(50%)+11"])
+@pytest.mark.parametrize("spec", ["4,7,10(30%,30%,30%)+fused", "<2..4(50%,random)+next;6(50%)+11"])
 def test_graph_equals_pynative(spec):
     net = small(spec)
     inputs = net.sample(3, 0)
@@ -143,6 +143,7 @@ def test_output_has_one_type_in_training_and_evaluation():
         assert logits.dtype == ms.float32
 
 
+@pytest.mark.slow
 def test_stochastic_depth_and_dropout_act_in_training_only():
     for option in ({"drop_rate": 0.5}, {"drop_path_rate": 0.9}):
         net = small(**option)

@@ -123,6 +123,7 @@ def test_a_run_that_saved_nothing_starts_from_the_same_file_again(file, start, t
         commands.resume(str(tmp_path / "run"), {}, False)
 
 
+@pytest.mark.slow
 def test_a_resume_does_not_need_the_file(file, tmp_path, photos):
     copy = tmp_path / "copy.ckpt"
     copy.write_bytes(file.read_bytes())

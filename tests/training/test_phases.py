@@ -20,6 +20,7 @@ def four(tmp_path, photos, *overrides):
     return make_config(tmp_path, f"data.root={photos}", *SMALL, FOUR, *overrides)
 
 
+@pytest.mark.slow
 def test_four_phases_compile_four_graphs_and_say_what_they_were(tmp_path, photos, compiled, caplog):
     """Counted where MindSpore compiles. Evaluation needs two more: dense, and with skipping."""
     with caplog.at_level(logging.INFO, logger="skipvit"):

@@ -118,6 +118,7 @@ def check_same(resumed, whole):
     assert not list(resumed.path.glob("**/*.partial*"))
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_and_resumed_ends_as_one_that_is_not(tmp_path, photos):
     """Stopped by a signal in each place that has one, killed between steps, and its last checkpoint damaged."""
     recipe = ["train.ema_decay=0.9", "run.keep_best=3", "run.save_every_steps=2", "model.drop_path_rate=0.2", *MIXED]
@@ -193,6 +194,7 @@ def test_without_any_whole_checkpoint_a_resume_is_refused(tmp_path, photos):
         run(make_config(tmp_path, *short, "train.epochs=2"), tmp_path, resume=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_last_checkpoint_whole(tmp_path, photos):
     folder = run(
         make_config(tmp_path, f"data.root={photos}", "train.epochs=1", "train.warmup_dense_epochs=0"), tmp_path
