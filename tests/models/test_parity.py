@@ -66,7 +66,14 @@ def network(path, spec, act="gelu_erf"):
     return net.set_train(False)
 
 
-@pytest.mark.parametrize(("spec", "act"), [*((spec, "erf") for spec in SPECS[1:5]), ("2(90%)+3", "tanh")])
+@pytest.mark.parametrize(
+    ("spec", "act"),
+    [
+        *((spec, "erf") for spec in SPECS[1:5]),
+        pytest.param("6(55%)", "erf", marks=pytest.mark.slow),
+        pytest.param("2(90%)+3", "tanh", marks=pytest.mark.slow),
+    ],
+)
 def test_logits_and_kept_places(mode, case, spec, act):
     weights, path, images = case
     net = network(path, spec, f"gelu_{act}")
