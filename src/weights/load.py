@@ -13,6 +13,7 @@ import numpy as np
 from src.config import Config, format_override, parse, with_classes
 from src.errors import UserError, first_few
 from src.schedules import Geometry
+from src.schedules.phases import ranks_by_predictor
 from src.schedules.plan import STEM_CHANNELS
 from src.weights.files import read_weights
 from src.weights.positions import adapt
@@ -60,8 +61,9 @@ class Checkpoint:
         if head is None or head.ndim != 2:
             raise UserError(f"checkpoint {self.path} does not fit the model; missing: head.weight")
         config = with_classes(config, len(head))
-        if config.model.predictors is None:
-            config = replace(config, model=replace(config.model, predictors=count_predictors(self.arrays)))
+        found = count_predictors(self.arrays)
+        if config.model.predictors is None and (found or ranks_by_predictor(config.model.tokens)):
+            config = replace(config, model=replace(config.model, predictors=found))
         needed, given = Geometry.from_config(config.model).parameters, sum(array.size for array in self.arrays.values())
         if needed > MOST_TIMES_LARGER * given:
             raise UserError(

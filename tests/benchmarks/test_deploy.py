@@ -77,11 +77,14 @@ def test_images_are_prepared_on_the_same_cores_or_meanwhile(shared, seconds):
 def test_a_training_that_waits_for_images_is_told_so():
     report = {
         "spec": "6(55%)+11", "pays": "no", "gain": 0.0, "ideal_gain": 0.27, "shared": False, "input_bound": True,
+        "masked": False,
         "data": {"img_s": 500.0, "workers": 2}, "step_img_s": [1000.0, 1250.0], "cpu_ms": 4.0,
     }  # fmt: skip
     said = pays.answer(report)
     assert "it does not pay, +0.0% of an ideal +27.0%; images come while the device trains." in said
     assert "Input-bound: images come at 500 a second, the step takes 1250; that keeps 5.0 cores busy" in said
+    assert "no faster than dense" not in said
+    assert "all tokens in every block, which is no faster than dense." in pays.answer({**report, "masked": True})
     assert "Input-bound" not in pays.answer({**report, "input_bound": False})
 
 
