@@ -339,12 +339,6 @@ def test_what_a_configuration_left_open_and_what_the_data_lacks_is_said(tmp_path
 
 
 @pytest.mark.slow
-def test_torture_in_short(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert torture(1, random.Random(0))
-
-
-@pytest.mark.slow
 def test_torture_of_four_phases_in_short(tmp_path, monkeypatch):
     """The second trial is the one that is killed at a border."""
     monkeypatch.chdir(tmp_path)

@@ -123,12 +123,13 @@ def test_logits_in_graph_mode_are_the_projects(contributed, weights, spec):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("spec", COMPILED)
-def test_of_its_operators_only_the_convolution_is_none_of_the_projects(contributed, weights, spec):
+def test_its_operators_have_a_route(contributed, weights, spec):
     """As `python -m src.tools.ascend_check` knows them for a 910A, in float16 and with static shapes."""
     network = theirs_of(spec, weights)
     amp.auto_mixed_precision(network, "O2")
     nodes = forward_graph(network, images())
-    assert problems_of(nodes, training=False) == ["Conv2D is not among the operators with a known route"]
+    assert any(node.primitive == "Conv2D" for node in nodes)  # of its patch embedding; ours is a product
+    assert problems_of(nodes, training=False) == []
 
 
 WRONG = {
