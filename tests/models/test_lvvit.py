@@ -107,7 +107,7 @@ def test_graph_equals_pynative(spec):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("spec", [FUSED, "none"])
+@pytest.mark.parametrize("spec", [FUSED])
 def test_kernels_for_cpu_and_for_ascend_agree(spec):
     for_cpu, for_ascend = (small(spec, target=target) for target in ("cpu", "ascend"))
     random = np.random.RandomState(0)
@@ -148,16 +148,17 @@ class Heads(nn.Cell):
         self.net = net
 
     def construct(self, x):
-        return self.net.label_logits(x)
+        own, of_tokens, places = self.net.label_logits(x)
+        return (own, of_tokens) if places is None else (own, of_tokens, places)
 
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_logits_are_those_of_cls_and_half_of_the_largest_of_patches(spec):
     net = small(spec)
-    own, of_tokens, places = Heads(net)(images())
+    own, of_tokens, *places = Heads(net)(images())
     own, of_tokens = own.asnumpy(), of_tokens.asnumpy()
-    if places is not None:
-        of_tokens = np.where(places.asnumpy()[:, :, None] < 16, of_tokens, -np.inf)
+    if places:
+        of_tokens = np.where(places[0].asnumpy()[:, :, None] < 16, of_tokens, -np.inf)
     assert np.abs(net(images()).asnumpy() - (own + 0.5 * of_tokens.max(1))).max() < 1e-5
 
 
@@ -185,7 +186,7 @@ def test_other_sizes_rankings_and_features():
     larger = net.with_tokens("2(50%)+4", (24, 16))
     assert larger(pixels).shape == (2, 5)
     assert larger.features(pixels).shape == (2, 6, 4, 24)
-    for ranking in ("random", "lowest", "norm", "received", "stride", "centre"):
+    for ranking in ("random", "received", "stride"):
         ranked = net.with_tokens(f"2(50%,{ranking})")
         assert np.isfinite(ranked(images(), *ranked.sample(4, 0)).asnumpy()).all()
         features, mask = ranked.features_and_mask(images(), *ranked.sample(4, 0))

@@ -52,10 +52,8 @@ def kept_of(plan, ids):
 @pytest.mark.parametrize(
     "spec",
     [
-        pytest.param("2(50%,oracle)+4", marks=pytest.mark.slow),
         pytest.param("1,2,3(30%,30%,30%,oracle)+fused", marks=pytest.mark.slow),
         pytest.param("1(50%,oracle)+2;3(50%,oracle)+4", marks=pytest.mark.slow),
-        pytest.param("1,2(30%,30%,oracle)+4", marks=pytest.mark.slow),
     ],
 )
 def test_what_stays_is_what_the_oracle_attends_to(case, spec):
