@@ -262,7 +262,7 @@ def _check(config: Config, splits: Sequence[str] = ("train", "val")) -> Dataset:
     dataset.check_fits(config.model.num_classes or len(dataset.classes))
     if "train" in splits:
         _check_updates(config, dataset)
-        if config.data.on_bad_image != "skip":
+        if config.data.on_bad_image != "skip":  # which changes the images: then when it has
             _check_label_maps(config, dataset)
     return dataset
 
@@ -353,7 +353,8 @@ def _prepare(
     )
     check_sizes(dataset, config.data, group)
     _check_updates(config, dataset, group)
-    _check_label_maps(config, dataset)
+    if config.data.on_bad_image == "skip":
+        _check_label_maps(config, dataset)
     return _Prepared(config, dataset, replace(images, left_out=left_out), bad_images, initial, asked), group
 
 

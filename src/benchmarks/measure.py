@@ -47,7 +47,6 @@ def measure(config: Config, specs: Sequence[str], pairs: int, steps: int, peers:
         peers: Kinds of `src.benchmarks.peers`.
     """
     specs = list(dict.fromkeys(["none", *(str(parse(spec)) for spec in specs)]))
-    config = with_predictors(config, *specs)
     plans = {spec: resolve(parse(spec), Geometry.from_config(config.model)) for spec in specs}
     set_up(config)
     sizes = peer_sizes(config)

@@ -31,6 +31,11 @@ VARIANTS: Mapping[str, Mapping[str, Union[int, float, str]]] = {
     "lvvit_m_16_224": {**_LV, "embed_dim": 512, "num_heads": 8, "depth": 20, "residual_divisor": 2.0},
 }
 
+# what backbones differ in beside their sizes, for whoever builds them or writes them to a file
+NORM_EPSILON = {"vit": 1e-6, "lvvit": 1e-5}  # of every LayerNorm, as timm's ViT and LV-ViT's code
+PREDICTOR_EPSILON = 1e-5  # of a predictor's LayerNorm, as PyTorch's
+TOKENS_SHARE = 0.5  # of the patch tokens' largest logits in those of LV-ViT
+
 
 def sizes_of(name: str) -> dict[str, Any]:
     """Return the sizes of a model of the registry, by their keyword arguments.

@@ -45,6 +45,7 @@ class TrainingData:
     ) -> None:
         self.config, self.num_classes, self.group = config, num_classes, group
         self.samples = Samples(dataset, "train", config.data)
+        self.grid = Geometry.from_config(config.model).grid  # of an image's tokens
         folder = config.token_labels.maps
         self.maps = LabelMaps(folder, dataset, num_classes) if folder is not None else None
         self.workers = Workers(config)
@@ -107,7 +108,7 @@ class TrainingData:
             labels = mix(images, labels, self.num_classes, data, random)
         if self.maps is None or crops is None:
             return images, labels
-        return images, labels, *self.maps.batch(indices, crops, Geometry.from_config(self.config.model).grid)
+        return images, labels, *self.maps.batch(indices, crops, self.grid)
 
 
 class Epoch:

@@ -69,17 +69,15 @@ def panels(
         measured: Whether the gains are.
     """
     grids = by_distance(differences)
+    if not grids:
+        return ()
 
     def cells(values: Mapping[str, float]) -> Mapping[str, Mapping[Cell, float]]:
         return {name: {cell: values[spec] for cell, spec in grid.items()} for name, grid in grids.items()}
 
     return (
-        ()
-        if not grids
-        else (
-            Panel(f"top-1, difference to {base} ({top1:.2f}%), points", "{:+.2f}", cells(differences), differs=True),
-            Panel(f"{'measured' if measured else 'ideal'} gain on {base}", "{:+.1%}", cells(gains)),
-        )
+        Panel(f"top-1, difference to {base} ({top1:.2f}%), points", "{:+.2f}", cells(differences), differs=True),
+        Panel(f"{'measured' if measured else 'ideal'} gain on {base}", "{:+.1%}", cells(gains)),
     )
 
 

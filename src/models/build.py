@@ -6,9 +6,10 @@ from mindspore import Parameter, nn
 from mindspore.common.initializer import TruncatedNormal, initializer
 
 from src.config import ImageSize
+from src.config.variants import NORM_EPSILON
 from src.models.layers import Block, PatchEmbed, dense
 from src.models.lvvit import LVViT
-from src.models.ops import EPSILON, choose_target, layer_norm
+from src.models.ops import choose_target, layer_norm
 from src.models.predictor import Predictor
 from src.models.stem import ConvStem
 from src.models.vit import Parts, SkipViT
@@ -74,7 +75,7 @@ def _make_parts(geometry: Geometry, drop_rate: float, drop_path_rate: float, act
     """Make the parts of a network, with new weights; arguments as of `build`."""
     dim, prefix = geometry.embed_dim, geometry.prefix_tokens
     patches = (geometry.patch_size, geometry.in_channels, dim)
-    epsilon = EPSILON[geometry.backbone]
+    epsilon = NORM_EPSILON[geometry.backbone]
 
     def head(has: bool = True) -> Optional[nn.Dense]:
         return dense(dim, geometry.num_classes) if has else None
@@ -97,7 +98,7 @@ def _make_parts(geometry: Geometry, drop_rate: float, drop_path_rate: float, act
 def _make_blocks(geometry: Geometry, drop_rate: float, drop_path_rate: float, act: str, target: str) -> nn.CellList:
     sizes = (geometry.embed_dim, geometry.num_heads, geometry.mlp_dim, act, drop_rate)
     rates = [drop_path_rate * i / max(geometry.depth - 1, 1) for i in range(geometry.depth)]
-    rest = (geometry.score_rows, geometry.qkv_bias, EPSILON[geometry.backbone], geometry.residual_divisor)
+    rest = (geometry.score_rows, geometry.qkv_bias, NORM_EPSILON[geometry.backbone], geometry.residual_divisor)
     return nn.CellList([Block(*sizes, rate, target, *rest) for rate in rates])
 
 

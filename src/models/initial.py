@@ -2,7 +2,8 @@
 
 from src.models.vit import SkipViT
 from src.weights.initial import Initial
-from src.weights.load import HEADS, PREDICTORS, assign
+from src.weights.load import HEADS, assign
+from src.weights.timm import PREDICTORS
 
 LEFT_OUT = (*HEADS, PREDICTORS)  # how the names begin of what a file need not have
 

@@ -10,7 +10,8 @@ from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 from mindspore.common.initializer import TruncatedNormal
 
-from src.models.ops import EPSILON, gelu, layer_norm, multiply, sum_kept
+from src.config.variants import NORM_EPSILON
+from src.models.ops import gelu, layer_norm, multiply, sum_kept
 from src.models.tokens import cls_scores, received_scores
 
 SPREAD = 1e-6  # that a token under masks attends to all, visible or not
@@ -147,7 +148,7 @@ class Block(nn.Cell):
         target: str,
         score_rows: int = 1,
         qkv_bias: bool = True,
-        epsilon: float = EPSILON["vit"],
+        epsilon: float = NORM_EPSILON["vit"],
         residual_divisor: float = 1.0,
     ) -> None:
         super().__init__()

@@ -7,10 +7,10 @@ from typing import Optional
 
 from mindspore import Tensor, ops
 
-from src.models.ops import less, multiply
+from src.config.variants import TOKENS_SHARE
+from src.models.ops import less, mix_reversed, multiply
 from src.models.vit import SkipViT
 
-TOKENS_SHARE = 0.5  # of the patch tokens' largest logits in the image's
 ABSENT = 1e4  # below any logit, within float16
 
 
@@ -22,7 +22,7 @@ class LVViT(SkipViT):
 
     def classify(self, x: Tensor, all_ids: tuple) -> Tensor:
         own = self.aux_head(x[:, 1:])
-        _, places = self.router.follow(all_ids)
+        places = self.router.follow(all_ids)[1] if self.plan.schedule.fused else None
         if places is not None:
             is_patch = ops.cast(less(places, self.plan.num_patches), own.dtype)
             own = own + multiply(ops.expand_dims(is_patch, 2) - 1.0, ABSENT)
@@ -46,12 +46,6 @@ class LVViT(SkipViT):
         """
         x = self.patch_embed(images, self.grid)
         if mixed is not None:
-            mixed = ops.cast(ops.reshape(mixed, (1, -1, 1)), x.dtype)
-            x = x * (1.0 - mixed) + reverse(x) * mixed
+            x = mix_reversed(x, ops.cast(ops.reshape(mixed, (1, -1, 1)), x.dtype))
         x, _, _, all_ids = self.encode(self.with_prefix(x), drop_path_scale, random_scores)
         return self.class_logits(x), self.aux_head(x[:, 1:]), self.router.follow(all_ids)[1]
-
-
-def reverse(batch: Tensor) -> Tensor:
-    """Reverse a batch: the partner of its first image is its last."""
-    return ops.ReverseV2([0])(batch)

@@ -11,11 +11,11 @@ from typing import Optional
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
+from src.config.variants import NORM_EPSILON
 from src.errors import UserError
 
 ACTIVATIONS = ("gelu_tanh", "gelu_erf")
 TARGETS = ("cpu", "ascend")
-EPSILON = {"vit": 1e-6, "lvvit": 1e-5}  # of every LayerNorm, as timm's ViT and LV-ViT's code
 multiply = ops.Mul()  # tensor * number would become Muls, which Ascend's graph engine lacks before MindSpore 2.7
 matmul = ops.MatMul()  # ops.matmul may become MatMulExt, which Ascend lacks
 less = ops.Less()  # of a number too: ops.less would make it LessScalar, which Ascend lacks
@@ -48,7 +48,7 @@ def gelu(act: str, target: str) -> nn.Cell:
     return OneOperatorGelu() if target == "ascend" and act == "gelu_tanh" else Gelu(act)
 
 
-def layer_norm(dim: int, target: str, epsilon: float = EPSILON["vit"]) -> nn.Cell:
+def layer_norm(dim: int, target: str, epsilon: float = NORM_EPSILON["vit"]) -> nn.Cell:
     """Return a LayerNorm over the last dimension, with parameters `gamma` and `beta`."""
     return OwnTypeLayerNorm(dim, epsilon) if target == "ascend" else nn.LayerNorm((dim,), epsilon=epsilon)
 
@@ -68,6 +68,11 @@ def hold_statistics(network: nn.Cell) -> None:
             cell.use_batch_statistics = False
         elif isinstance(cell, OwnTypeBatchNorm):
             cell.learn = cell.apply_norm
+
+
+def mix_reversed(x: Tensor, share: Tensor) -> Tensor:
+    """Mix a batch with itself reversed, which has the share: the partner of its first entry is its last."""
+    return x * (1.0 - share) + ops.ReverseV2([0])(x) * share
 
 
 class Gelu(nn.Cell):

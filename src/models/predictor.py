@@ -8,10 +8,9 @@ from typing import Optional
 from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 
+from src.config.variants import PREDICTOR_EPSILON
 from src.models.layers import dense
 from src.models.ops import gelu, layer_norm, sum_kept
-
-EPSILON = 1e-5  # of its LayerNorm, as PyTorch's
 
 
 class Predictor(nn.Cell):
@@ -24,7 +23,7 @@ class Predictor(nn.Cell):
     def __init__(self, dim: int, act: str, target: str) -> None:
         super().__init__()
         self.half = dim // 2
-        self.in_norm = layer_norm(dim, target, EPSILON)
+        self.in_norm = layer_norm(dim, target, PREDICTOR_EPSILON)
         self.in_proj = dense(dim, dim)
         self.out1 = dense(dim, dim // 2)
         self.out2 = dense(dim // 2, dim // 4)

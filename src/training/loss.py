@@ -20,8 +20,10 @@ class Loss(nn.Cell):
         self.entropy = nn.SoftmaxCrossEntropyWithLogits()
 
     def construct(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return ops.reduce_mean(self.entropy(ops.cast(logits, ms.float32), self.targets(labels)))
+
+    def targets(self, labels: Tensor) -> Tensor:
+        """Return smoothed labels, float32 [B, classes]."""
         if labels.ndim == 1:
             labels = ops.one_hot(labels, self.num_classes, Tensor(1.0, ms.float32), Tensor(0.0, ms.float32))
-        return ops.reduce_mean(
-            self.entropy(ops.cast(logits, ms.float32), multiply(labels, self.on_value) + self.off_value)
-        )
+        return multiply(labels, self.on_value) + self.off_value

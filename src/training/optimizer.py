@@ -12,9 +12,9 @@ from mindspore.nn.learning_rate_schedule import LearningRateSchedule
 
 from src.config import Config, PredictorConfig
 from src.models.ops import multiply
+from src.weights.timm import PREDICTORS
 
 BETA1, BETA2 = 0.9, 0.999
-PREDICTORS = "predictors."  # how the names of their weights begin
 
 
 def peak_lr(config: Config, processes: int = 1) -> float:

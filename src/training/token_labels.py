@@ -10,8 +10,10 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 
+from src.data.label_maps import BEST
 from src.data.mixing import draw_box
-from src.models.ops import less, multiply
+from src.models.ops import less, mix_reversed, multiply
+from src.training.loss import Loss
 
 MIX = 3  # tells these random numbers from others of the same step
 
@@ -41,7 +43,7 @@ class TokenLabelling(nn.Cell):
         self.smoothing, self.spread = smoothing, smoothing / self.num_classes
         self.weight, self.mix_alpha, self.has_maps = weight, mix_alpha, has_maps
         self.total = 1 + self.spread if has_maps else 1.0  # what the probabilities of a target sum to
-        self.entropy = nn.SoftmaxCrossEntropyWithLogits()
+        self.loss = Loss(self.num_classes, smoothing)
         self.product = ops.BatchMatMul()
 
     def construct(self, labels: Tensor, images: Tensor, *others: object) -> Tensor:
@@ -53,16 +55,15 @@ class TokenLabelling(nn.Cell):
         scale, scores, mixed = others
         logits, token_logits, places = self.network.label_logits(images, scale, scores, mixed)
         if mixed is not None:
-            whole = mix(whole, ops.reduce_mean(mixed))
-            patches = mix(patches, ops.reshape(mixed, (1, -1, 1)))
+            whole = mix_reversed(whole, ops.reduce_mean(mixed))
+            patches = mix_reversed(patches, ops.reshape(mixed, (1, -1, 1)))
         return ops.reduce_mean(self.cross_entropy(logits, whole)) + multiply(
             self.loss_of_tokens(token_logits, patches, places), self.weight
         )
 
     def targets_of_labels(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the targets of the images [B, C] and of their patches [B, N, C], the same for each."""
-        whole = ops.one_hot(labels, self.num_classes, Tensor(1.0, mstype.float32), Tensor(0.0, mstype.float32))
-        whole = multiply(whole, 1 - self.smoothing) + self.spread
+        whole = self.loss.targets(labels)
         return whole, ops.broadcast_to(ops.expand_dims(whole, 1), (-1, self.num_patches, -1))
 
     def targets_of_maps(self, maps: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,10 +72,10 @@ class TokenLabelling(nn.Cell):
         A class that is not among a place's five has score 0 there, and smoothing is that of the authors' code.
         """
         height, width = maps.shape[3:]
-        scores = ops.reshape(maps[:, 0], (-1, 5, height * width, 1))
-        classes = ops.cast(ops.reshape(maps[:, 1], (-1, 5, height * width)), mstype.int32)
+        scores = ops.reshape(maps[:, 0], (-1, BEST, height * width, 1))
+        classes = ops.cast(ops.reshape(maps[:, 1], (-1, BEST, height * width)), mstype.int32)
         dense = ops.zeros_like(scores[:, 0])
-        for k in range(5):
+        for k in range(BEST):
             dense = dense + scores[:, k] * ops.one_hot(
                 classes[:, k], self.num_classes, Tensor(1.0, mstype.float32), Tensor(0.0, mstype.float32)
             )
@@ -106,7 +107,7 @@ class TokenLabelling(nn.Cell):
     def cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the cross-entropy of each row [n, C]; the kernel's gradient is right for targets that sum to 1."""
         targets = multiply(targets, 1 / self.total)
-        return multiply(self.entropy(ops.cast(logits, mstype.float32), targets), self.total)
+        return multiply(self.loss.entropy(ops.cast(logits, mstype.float32), targets), self.total)
 
     def sample(self, images: int, *seed: int) -> tuple:
         """Draw the network's random inputs, and the patches float32 [N] that are another image's, or None."""
@@ -120,8 +121,3 @@ class TokenLabelling(nn.Cell):
             box[top:bottom, left:right] = 1
             mixed = Tensor(box.reshape(-1))
         return (*self.network.sample(images, *seed), mixed)
-
-
-def mix(targets: Tensor, share: Tensor) -> Tensor:
-    """Mix targets with those of the reversed batch, which have the share."""
-    return targets * (1.0 - share) + ops.ReverseV2([0])(targets) * share

@@ -12,7 +12,6 @@ from src.errors import UserError, difference
 from src.schedules import Geometry
 from src.weights.load import (
     HEADS,
-    PREDICTORS,
     STEM,
     Checkpoint,
     NamedFile,
@@ -26,6 +25,7 @@ from src.weights.load import (
     read_checkpoint,
     shapes_of,
 )
+from src.weights.timm import PREDICTORS
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from src.schedules.phases import ranks_by_predictor
 from src.schedules.plan import STEM_CHANNELS
 from src.weights.files import read_weights
 from src.weights.positions import adapt
-from src.weights.timm import from_timm
+from src.weights.timm import PREDICTORS, from_timm
 
 if TYPE_CHECKING:
     from mindspore import nn
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 MOST_TIMES_LARGER = 16
 PREFIX = ("cls_token", "dist_token")  # whose positions stand before the patches'
 HEADS = ("head.", "head_dist.", "aux_head.")  # how the names of the classifiers' weights begin
-PREDICTORS = "predictors."  # how the names of the weights of predictors begin
 STEM = "patch_embed.conv1.weight"  # the first convolution, of models with a stem
 # the weights that tell a ViT's sizes, and their dimensions
 TELLING = {"pos_embed": 3, "patch_embed.proj.weight": 2, "blocks.0.mlp.fc1.weight": 2, "head.weight": 2}

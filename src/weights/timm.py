@@ -15,7 +15,7 @@ _PREDICTOR = {
     **{f"in_conv.0.{theirs}": f"in_norm.{ours}" for theirs, ours in _NORM.items()},
     **{f"{theirs}.{part}": f"{ours}.{part}" for theirs, ours in _LAYERS.items() for part in ("weight", "bias")},
 }
-THEIR_PREDICTORS, OUR_PREDICTORS = "score_predictor.", "predictors."
+THEIR_PREDICTORS, PREDICTORS = "score_predictor.", "predictors."  # how the names of weights of predictors begin
 # how names begin, and what of their ends is called otherwise: theirs and ours
 _ENDS = (
     (re.compile(r"((?:|.*\.)norm[12]?\.)(.*)"), _NORM),
@@ -54,13 +54,13 @@ def to_timm(arrays: Mapping[str, np.ndarray], cut_size: int) -> dict[str, np.nda
 
 def _our_name(name: str) -> str:
     if name.startswith(THEIR_PREDICTORS):
-        name = OUR_PREDICTORS + name.removeprefix(THEIR_PREDICTORS)
+        name = PREDICTORS + name.removeprefix(THEIR_PREDICTORS)
     return _with_end(name, _ENDS)
 
 
 def _their_name(name: str) -> str:
     name = _with_end(name, _THEIR_ENDS)
-    return THEIR_PREDICTORS + name.removeprefix(OUR_PREDICTORS) if name.startswith(OUR_PREDICTORS) else name
+    return THEIR_PREDICTORS + name.removeprefix(PREDICTORS) if name.startswith(PREDICTORS) else name
 
 
 def _with_end(name: str, rules: tuple) -> str:

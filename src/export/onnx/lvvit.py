@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from src.config.variants import TOKENS_SHARE
 from src.export.onnx import vit
 from src.export.onnx.tokens import LOWEST_FLOAT16, follow
 from src.schedules import Geometry
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 BATCH_NORM_EPSILON = 1e-5
 STRIDES = {"conv1": 2, "conv2": 1, "conv3": 1}
-TOKENS_SHARE = 0.5  # of the patch tokens' largest logits in the image's
 
 
 class LVViT(vit.SkipViT):

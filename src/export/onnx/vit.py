@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 
+from src.config.variants import NORM_EPSILON, PREDICTOR_EPSILON
 from src.export.onnx.tokens import FLOAT, TokenRouter, for_each
 from src.schedules import Geometry, Plan
 
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from onnx_ir import Value
     from onnxscript import GraphBuilder
 
-EPSILON = {"vit": 1e-6, "lvvit": 1e-5}  # of every LayerNorm, as timm's ViT and LV-ViT's code
-PREDICTOR_EPSILON = 1e-5
 APPROXIMATE = {"gelu_tanh": "tanh", "gelu_erf": "none"}  # of ONNX's Gelu
 
 
@@ -145,7 +144,7 @@ class SkipViT:
 
     def norm(self, name: str, x: "Value", epsilon: Optional[float] = None) -> "Value":
         gamma, beta = self.weight(f"{name}.gamma"), self.weight(f"{name}.beta")
-        epsilon = epsilon or EPSILON[self.geometry.backbone]
+        epsilon = epsilon or NORM_EPSILON[self.geometry.backbone]
         return self.op.LayerNormalization(x, gamma, beta, axis=-1, epsilon=epsilon)
 
     def gelu(self, x: "Value") -> "Value":
