@@ -17,7 +17,6 @@ import pytest
 from src.weights.files import CONFIG, read_arrays
 from tests.helpers.commands import ROOT, module, run_here, run_module
 from tests.helpers.commands import run_script as run
-from tests.helpers.signals import MOMENTS
 from tests.torture import FOUR_PHASES, torture
 
 QUICK = ["--config", str(ROOT / "configs/quickstart.yaml")]
@@ -211,12 +210,12 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path, photos, number):
     assert len((tmp_path / "a run" / "metrics.csv").read_text().splitlines()) - 1 == done
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
-    "moment",
+    ("moment", "number"),
     [
-        moment if moment in ("import", "step", "saving") else pytest.param(moment, marks=pytest.mark.slow)
-        for moment in MOMENTS
+        *((moment, signal.SIGINT) for moment in ("import", "step", "saving")),
+        *(pytest.param(moment, signal.SIGINT, marks=pytest.mark.slow) for moment in ("verify", "evaluation")),
+        *(pytest.param(moment, signal.SIGTERM, marks=pytest.mark.slow) for moment in ("start-up", "compile", "step")),
     ],
 )
 def test_a_signal_at_any_moment(tmp_path, photos, moment, number):
