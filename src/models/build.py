@@ -14,7 +14,7 @@ from src.models.predictor import Predictor
 from src.models.stem import ConvStem
 from src.models.vit import Parts, SkipViT
 from src.schedules import Geometry, parse, resolve
-from src.schedules.plan import count_predictors
+from src.schedules.geometry import count_predictors
 
 NETWORKS = {"vit": SkipViT, "lvvit": LVViT}
 

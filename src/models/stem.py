@@ -5,7 +5,7 @@ from mindspore import Tensor, nn
 from src.models.convolution import convolution
 from src.models.layers import PatchEmbed
 from src.models.ops import batch_norm
-from src.schedules.plan import STEM_CHANNELS
+from src.schedules.geometry import STEM_CHANNELS
 
 
 class ConvStem(PatchEmbed):

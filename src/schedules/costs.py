@@ -7,9 +7,10 @@ from typing import Optional
 from src import markdown
 from src.config import Config, side_text
 from src.schedules.curves import uncut_macs
+from src.schedules.geometry import Geometry
 from src.schedules.notation import parse
 from src.schedules.phases import Phase, count_graphs, resolve_phases, trained_tokens, with_predictors
-from src.schedules.plan import Geometry, Plan, resolve
+from src.schedules.plan import Plan, resolve
 
 NO_FASTER = "predictors learn with all tokens in every block, which is no faster than dense"
 MASKED = NO_FASTER + "; inference takes {} GMACs, ideal gain {:+.1f}%"

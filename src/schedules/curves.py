@@ -10,8 +10,9 @@ from collections.abc import Iterator
 
 from src.config import PhaseConfig
 from src.errors import UserError
+from src.schedules.geometry import Geometry
 from src.schedules.notation import parse
-from src.schedules.plan import Geometry, resolve
+from src.schedules.plan import resolve
 
 DIGITS = 2  # of a plateau's percentages
 SAMPLES = 10  # of an epoch, for the cost of a curve that is not cut

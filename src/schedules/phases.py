@@ -7,8 +7,9 @@ from typing import Optional
 from src.config import Config, ImageSize, PhaseConfig, with_tokens
 from src.errors import UserError
 from src.schedules.curves import plateaus
+from src.schedules.geometry import Geometry
 from src.schedules.notation import parse, without_oracle
-from src.schedules.plan import Geometry, Plan, resolve
+from src.schedules.plan import Plan, resolve
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 from typing import Optional
 
 from src.errors import UserError
+from src.schedules.geometry import Geometry
 from src.schedules.notation import parse
-from src.schedules.plan import Geometry, Plan, resolve
+from src.schedules.plan import Plan, resolve
 
 STEP = 5  # percent
 

@@ -13,8 +13,8 @@ import numpy as np
 from src.config import Config, format_override, parse, with_classes
 from src.errors import UserError, first_few
 from src.schedules import Geometry
+from src.schedules.geometry import STEM_CHANNELS
 from src.schedules.phases import ranks_by_predictor
-from src.schedules.plan import STEM_CHANNELS
 from src.weights.files import read_weights
 from src.weights.positions import adapt
 from src.weights.timm import PREDICTORS, from_timm
