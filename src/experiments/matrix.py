@@ -1,5 +1,6 @@
 """One checkpoint under many schedules: what a schedule costs without training for it. Never imports MindSpore."""
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def write(folder: Path, rows: Sequence[Row], answers: "Sequence[Answers]", classes: Sequence[str]) -> None:
-    """Write evaluation.csv and table.md, plots, classes.csv (of each class) and predictions.csv (of each image).
+    """Write evaluation.csv and table.md, plots, classes.csv, pairs.csv (of schedules), predictions.csv (of images).
 
     Raises:
         UserError, RunError: The folder cannot be made, or a file not be written.
@@ -108,6 +109,7 @@ def write(folder: Path, rows: Sequence[Row], answers: "Sequence[Answers]", class
         for index in np.unique(labels).tolist()
     ]
     write_csv(folder / "classes.csv", ["class", "images", *specs], shares)
+    write_csv(folder / "pairs.csv", ["first", "second", "first_alone", "second_alone", "p"], _pairs(specs, answers))
     columns = ["image", "class", *(f"{spec} {what}" for spec in specs for what in ("predicted", "probability"))]
     write_csv(folder / "predictions.csv", columns, _predictions(labels, answers, classes))
     plots.plot_matrix(by_ranking(rows), folder / "accuracy.png")
@@ -128,6 +130,17 @@ def by_ranking(rows: Sequence[Row]) -> Mapping[str, list[Row]]:
     for row in sorted(rows, key=lambda row: row.macs):
         groups.setdefault(", ".join(dict.fromkeys(parse(row.tokens).rankings)) or "dense", []).append(row)
     return groups
+
+
+def _pairs(specs: Sequence[str], answers: "Sequence[Answers]") -> Iterable[list[object]]:
+    """Yield of every two schedules the images that one of them alone has right, and McNemar's exact two-sided p."""
+    from scipy import stats
+
+    said = list(zip(specs, (each.hits[:, 0] for each in answers)))
+    for (first, right), (second, other) in itertools.combinations(said, 2):
+        alone, others = int((right & ~other).sum()), int((other & ~right).sum())
+        p = stats.binomtest(alone, alone + others).pvalue if alone + others else 1.0
+        yield [first, second, alone, others, f"{p:.4g}"]
 
 
 def _share(hits: np.ndarray) -> str:

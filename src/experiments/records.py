@@ -11,7 +11,7 @@ from src.experiments.results import TrainingResult, read_results
 from src.files import make_folder, write_text
 from src.runs import RunFolder
 
-TEXTS = ("results.csv", "evaluation.csv", "classes.csv", "table.md", "speeds.json")
+TEXTS = ("results.csv", "evaluation.csv", "classes.csv", "pairs.csv", "table.md", "speeds.json")
 WORDS = "README.md"  # a person's
 PATH = re.compile(r"(?<![\w./)])(?:/[\w.@+~-]{2,})+/?")
 PROGRESS = re.compile(r"^\S+ \S+ training \d+/\d+ img.*\n", re.M)

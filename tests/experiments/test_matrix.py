@@ -54,14 +54,20 @@ def test_intervals_are_wilsons(rows):
 def test_what_is_written(tmp_path, rows, answers):
     matrix.write(tmp_path / "out", rows, answers, ("ant", "bee", "cat"))
     found = {path.name for path in (tmp_path / "out").iterdir()}
-    assert found == {"evaluation.csv", "table.md", "classes.csv", "predictions.csv", "accuracy.png", "shares.png"}
-    classes, predictions, evaluation = (
+    assert found == {
+        "evaluation.csv", "table.md", "classes.csv", "pairs.csv", "predictions.csv", "accuracy.png", "shares.png"
+    }  # fmt: skip
+    classes, pairs, predictions, evaluation = (
         list(csv.DictReader((tmp_path / "out" / name).read_text().splitlines()))
-        for name in ("classes.csv", "predictions.csv", "evaluation.csv")
+        for name in ("classes.csv", "pairs.csv", "predictions.csv", "evaluation.csv")
     )
     assert [(line["class"], line["images"]) for line in classes] == [("ant", "2"), ("bee", "3"), ("cat", "1")]
     assert [line["none"] for line in classes] == ["100.0000", "66.6667", "100.0000"]
     assert [line["6(25%)+11"] for line in classes] == ["100.0000", "66.6667", "100.0000"]
+    assert [(line["first_alone"], line["second_alone"], line["p"]) for line in pairs] == [
+        ("1", "1", "1"), ("3", "1", "0.625"), ("0", "0", "1"), ("3", "1", "0.625"), ("1", "1", "1"), ("1", "3", "0.625")
+    ]  # fmt: skip
+    assert (pairs[2]["first"], pairs[2]["second"]) == (SPECS[0], SPECS[3])
     assert [line["class"] for line in predictions] == ["ant", "bee", "cat", "ant", "bee", "bee"]
     assert [line["6(55%,random)+11 predicted"] for line in predictions] == ["bee", "ant", "ant", "ant", "bee", "bee"]
     assert [line["tokens"] for line in evaluation] == SPECS

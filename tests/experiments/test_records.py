@@ -124,9 +124,9 @@ def change(path):
 
 def test_an_evaluation_has_a_record_too(tmp_path):
     (tmp_path / "matrix").mkdir()
-    for name in ("evaluation.csv", "table.md", "classes.csv", "predictions.csv", "shares.png"):
+    for name in ("evaluation.csv", "table.md", "classes.csv", "pairs.csv", "predictions.csv", "shares.png"):
         (tmp_path / "matrix" / name).write_text("a,b\n")
-    assert record(tmp_path, "matrix", "kept").stdout.startswith("record: kept, 4 files of 0 trainings")
+    assert record(tmp_path, "matrix", "kept").stdout.startswith("record: kept, 5 files of 0 trainings")
     assert "takes two folders" in record(tmp_path, "matrix").stderr
     assert "takes two folders" in record(tmp_path, "matrix", "kept", "train.epochs=2").stderr
 
