@@ -16,7 +16,7 @@ from src.data.prepare import Preparation
 from src.errors import UserError, short_message
 from src.schedules import Geometry, Plan, parse, resolve
 from src.schedules.trace import Trace
-from src.weights.files import SUFFIXES
+from src.weights.files import SUFFIXES, kind_of
 
 TOP = 5
 
@@ -110,7 +110,7 @@ def open_predictor(path: Path, config: Optional[str], overrides: Overrides, batc
     Raises:
         UserError: The file is missing or of another kind, or does not say how images are prepared.
     """
-    if path.suffix in SUFFIXES:
+    if kind_of(path) in SUFFIXES:
         return _open_checkpoint(path, config, overrides, batch_size)
     if path.suffix not in (".onnx", ".mindir"):
         raise UserError(f"{path} must end in .onnx, .mindir, {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")

@@ -14,7 +14,7 @@ from src.config.variants import VARIANTS, sizes_of
 from src.errors import UserError
 from src.schedules import Geometry, resolve
 from src.schedules import parse as parse_tokens
-from src.weights.files import read_weights, write_timm, write_weights
+from src.weights.files import kind_of, read_weights, write_timm, write_weights
 from src.weights.load import (
     HEADS,
     STEM,
@@ -94,7 +94,7 @@ def read(
     if num_classes is not None:
         arrays = _with_heads(arrays, num_classes)
     if saved.config is None:
-        told: dict[str, object] = {**ORIGINS[path.suffix], **_model(arrays, channels, path, overrides)}
+        told: dict[str, object] = {**ORIGINS[kind_of(path)], **_model(arrays, channels, path, overrides)}
         config = parse("{}", str(path), {**told, **overrides})
     else:
         config = parse(saved.config, f"the configuration in {path}", {**_counted(arrays), **overrides})

@@ -147,7 +147,7 @@ def read_arrays(path: Union[str, Path], part: str = "") -> Arrays:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist; name a file that does")
-    if path.suffix not in SUFFIXES:
+    if kind_of(path) not in SUFFIXES:
         raise UserError(f"checkpoint {path} must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
     size = path.stat().st_size
     if size > memory() / 2:
@@ -161,6 +161,11 @@ def read_arrays(path: Union[str, Path], part: str = "") -> Arrays:
     except DamagedError as error:
         reason = short_message(error)
         raise UserError(f"checkpoint {path} is damaged, or no checkpoint: {reason}; use another file") from error
+
+
+def kind_of(path: Path) -> str:
+    """Return the ending that tells a file's format: `.pth` also of `.pth.tar`, which is no archive but a habit."""
+    return ".pth" if path.name.endswith(".pth.tar") else path.suffix
 
 
 def read_weights(path: Union[str, Path], part: str = "") -> SavedWeights:
@@ -183,14 +188,15 @@ def read_weights(path: Union[str, Path], part: str = "") -> SavedWeights:
 
 
 def _read(path: Path, part: str) -> Arrays:
-    if path.suffix in (".pth", ".pt"):
+    kind = kind_of(path)
+    if kind in (".pth", ".pt"):
         return pytorch_file.read(path, part)
     if part:
         raise UserError(f"checkpoint {path}: only .pth and .pt have parts such as {part}")
-    if path.suffix == ".npz":
+    if kind == ".npz":
         arrays = numpy_file.read(path)
         return google.to_timm(arrays) if google.is_google(arrays) else arrays
-    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_mindspore(path)
+    return _read_safetensors(path) if kind == ".safetensors" else _read_mindspore(path)
 
 
 def _read_mindspore(path: Path) -> Arrays:

@@ -132,9 +132,9 @@ def test_what_is_converted_computes_what_the_reference_does(tmp_path):
     """
     weights = {**reference_lvvit.random_weights(0), **reference_dynamicvit.random_predictors(1, 24, stages=2)}
     arrays = {name: weight.astype(np.float32) for name, weight in weights.items()}
-    pytorch.save(tmp_path / "a.pth", to_timm(arrays, 2), "model", epoch=30)
+    pytorch.save(tmp_path / "a.pth.tar", to_timm(arrays, 2), "model", epoch=30)
     given = ("model.name=lvvit_s_16_224", "model.num_heads=4")  # whose residuals are halved: the file does not tell
-    result = run_here(TOOL, "a.pth", "ours.ckpt", *given, cwd=tmp_path)
+    result = run_here(TOOL, "a.pth.tar", "ours.ckpt", *given, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     checkpoint = read_checkpoint(tmp_path / "ours.ckpt")
     images = np.random.RandomState(1).standard_normal((2, 3, 16, 16)).astype(np.float32)
