@@ -1,13 +1,19 @@
 """The evidence: what docs/results.md and the READMEs say is what the files of results say."""
 
-import pytest
+import csv
+import re
 
+import pytest
+from scipy import stats
+
+from src.experiments.paired import Rule
 from src.experiments.results import read_results, summarise
-from src.experiments.table import accuracy, difference, label, table
+from src.experiments.table import accuracy, difference, label, table, verdict
 from src.schedules import parse
 from tests.helpers.commands import ROOT
 
 FILES = {path.stem: path for path in (ROOT / "docs" / "results").glob("*.csv")}
+RULE = Rule(pairs=6)  # of configs/tables/evidence.yaml
 DOCUMENT = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
 
 
@@ -36,29 +42,100 @@ def test_digits_are_all_rows_with_five_seeds():
 
 @pytest.mark.parametrize("readme", ["README.md", "README_CN.md"])
 def test_the_readme_shows_the_evidence(readme):
-    """Its rows are those without other settings; docs/results.md has all."""
     text = (ROOT / readme).read_text(encoding="utf-8")
-    digits, cifar = summaries("digits"), summaries("cifar10")
-    shown = [variant for variant in cifar if not variant.overrides]
-    assert len(shown) == 5
-    for variant in shown:
-        cells = [label(variant)]
-        for found in (digits[variant], cifar[variant]):
-            cells += [accuracy(found), difference(found)]
-        assert f"| {' | '.join(cells)} |".replace("|  |", "| |") in text
+    found = summarise(read_results(ROOT / "records/2026-11-27-evidence/results.csv"))
+    assert len(found) == 3
+    for variant, own in found.items():
+        cells = [label(variant), str(own.seeds), f"{own.cost:.2f}", accuracy(own), difference(own), verdict(own, RULE)]
+        assert f"| {' | '.join(cells)} |".replace("|  |", "| |").replace("|  |", "| |") in text
 
 
-def test_the_document_has_the_table_of_the_relatives():
-    folder = ROOT / "records" / "2026-11-27-phases"
+@pytest.mark.parametrize(
+    ("name", "trainings", "seeds"),
+    [("phases", "*-metrics.csv", [4] * 6), ("evidence", "*/seed*/metrics.csv", [6, 6, 3])],
+)
+def test_the_document_has_the_table_of_a_record(name, trainings, seeds):
+    folder = ROOT / "records" / f"2026-11-27-{name}"
     written = (folder / "table.md").read_text(encoding="utf-8").strip().split("\n\n")
     for part in written:
         assert part in DOCUMENT
     found = summarise(read_results(folder / "results.csv"))
-    assert {summary.seeds for summary in found.values()} == {4}
-    assert len(list(folder.glob("*-metrics.csv"))) == 24
+    assert [summary.seeds for summary in found.values()] == seeds
+    assert len(list(folder.glob(trainings))) == sum(seeds)
     for variant, summary in found.items():
         row = next(line for line in written[0].splitlines() if line.startswith(f"| {label(variant)} |"))
         assert f"| {accuracy(summary)} | {difference(summary)} |".replace("|  |", "| |") in row.replace("|  |", "| |")
+
+
+@pytest.mark.parametrize("trained", ["dense", "skip", "random"])
+def test_the_document_says_what_rankings_are_worth(trained):
+    """Of three seeds' networks, each under four rankings and four shares: means, and McNemar's test of sums."""
+    folders = sorted((ROOT / "records").glob(f"2026-11-27-shares/{trained}-*"))
+    assert len(folders) == 3
+    rows = list(worth(folders))
+    assert all(row in DOCUMENT for row in rows)
+    if trained == "dense":
+        return
+    for readme in ("README.md", "README_CN.md"):
+        (said,) = re.findall(r"^3\. .*?(?=^4\. )", (ROOT / readme).read_text(encoding="utf-8"), re.M | re.S)
+        numbers = re.findall(r"\d\.\d\d", said)
+        assert (numbers[:4] if trained == "skip" else numbers[4:]) == re.findall(r"\d\.\d\d", rows[2])[:4]
+
+
+def worth(folders):
+    """A row for each share: what rankings lose, and attention against others; points of top-1, means of networks."""
+    top1, alone, images = {}, {}, 0
+    for folder in folders:
+        for row in rows_of(folder / "evaluation.csv"):
+            top1[row["tokens"]] = top1.get(row["tokens"], 0) + float(row["top1"]) / len(folders)
+        images += int(row["images"])
+        for row in rows_of(folder / "pairs.csv"):
+            before, pair = alone.get((row["first"], row["second"]), (0, 0)), (row["first_alone"], row["second_alone"])
+            alone[row["first"], row["second"]] = tuple(old + int(new) for old, new in zip(before, pair))
+    for share in (25, 40, 55, 75):
+        attention, *others = (f"6({share}%{ranking})+11" for ranking in ("", ",random", ",norm", ",lowest"))
+        cells = [f"{share}%", *(f"{top1[spec] - top1['none']:+.2f}" for spec in (attention, *others))]
+        for other in others:
+            better, worse = alone[attention, other]
+            p = stats.binomtest(better, better + worse).pvalue
+            cells.append(f"{100 * (better - worse) / images:+.2f} ({f'p = {p:.2g}' if p >= 0.001 else 'p < 0.001'})")
+        yield f"| {' | '.join(cells)} |"
+
+
+def test_the_document_says_what_leaving_early_costs():
+    """What it says in words of 17 cells of each of two networks, ranked by attention and by chance."""
+    lost, ahead, p = {2: [], 4: [], 6: []}, {2: [], 4: [], 6: []}, {2: [], 4: [], 6: []}
+    for folder in (ROOT / "records/2026-11-27-distance/dense-0", ROOT / "records/2026-11-27-distance/skip-0"):
+        top1 = {row["tokens"]: float(row["top1"]) for row in rows_of(folder / "evaluation.csv")}
+        pairs = {(row["first"], row["second"]): float(row["p"]) for row in rows_of(folder / "pairs.csv")}
+        for spec in top1:
+            other = spec.replace("%)", "%,random)")
+            if spec != "none" and other != spec:
+                block = min(int(spec[0]), 6)
+                lost[block].append(top1["none"] - top1[spec])
+                ahead[block].append(top1[spec] - top1[other])
+                p[block].append(pairs[spec, other])
+    said = " ".join(DOCUMENT.split())
+    for block, words in (
+        (
+            2,
+            f"loses {min(lost[2]):.1f} to {max(lost[2]):.1f} points, {-max(ahead[2]):.1f} to {-min(ahead[2]):.1f} more",
+        ),
+        (4, f"in nine of ten cells, by up to {-min(ahead[4]):.1f} points"),
+        (
+            6,
+            f"loses at most {max(lost[6]):.1f} points there, at most {sorted(lost[6])[10]:.1f} in eleven of fourteen",
+        ),
+    ):
+        assert words in said, block
+    assert len(p[2]) == 10
+    assert max(p[2]) < 0.001
+    assert [sum(value > 0 for value in ahead[block]) for block in (4, 6)] == [1, 9]
+
+
+def rows_of(path):
+    with path.open(encoding="utf-8", newline="") as lines:
+        return list(csv.DictReader(lines))
 
 
 def test_the_document_has_the_table_of_the_systems():
