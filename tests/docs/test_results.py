@@ -2,7 +2,9 @@
 
 import csv
 import re
+import statistics
 
+import numpy as np
 import pytest
 from scipy import stats
 
@@ -131,6 +133,25 @@ def test_the_document_says_what_leaving_early_costs():
     assert len(p[2]) == 10
     assert max(p[2]) < 0.001
     assert [sum(value > 0 for value in ahead[block]) for block in (4, 6)] == [1, 9]
+
+
+def test_the_document_says_what_trained_cells_show():
+    folder = ROOT / "records/2026-11-27-distance/trained"
+    top1 = {row["tokens"]: float(row["top1"]) for row in rows_of(folder / "results.csv")}
+    dense = top1.pop("none")
+    ends = [value - dense for value in top1.values()]
+    pairs = [
+        (top1[spec], top1[other]) for spec in top1 if (other := spec.replace("%)", "%,random)")) in top1.keys() - {spec}
+    ]
+    said = " ".join(DOCUMENT.split())
+    for words in (
+        f"the dense network ends at {dense:.2f}%",
+        f"The {len(ends)} cells end between {min(ends):+.2f} and {max(ends):+.2f} points of dense",
+        f"with a standard deviation of {statistics.stdev(ends):.2f};",
+        f"(correlation {np.corrcoef(np.transpose(pairs))[0, 1]:+.2f} over {len(pairs)} cells)",
+    ):
+        assert words in said
+    assert len(list(folder.glob("*/seed0/metrics.csv"))) == len(ends) + 1
 
 
 def rows_of(path):
