@@ -53,13 +53,13 @@ def rows_of(plans: Sequence[Plan], answers: "Sequence[Answers]") -> list[Row]:
         right, top5, images, _ = said.count()
         interval = stats.binomtest(right, images).proportion_ci(CONFIDENCE, method="wilson")
         own = said.hits[:, 0]
+        lost, won = _alone(first, own)
         finite = said.loss[np.isfinite(said.loss)]
         rows.append(
             Row(
                 str(plan.schedule), images, round(100 * right / images, 4), round(100 * interval.low, 2),
                 round(100 * interval.high, 2), round(100 * top5 / images, 4),
-                round(float(finite.mean()), 6) if len(finite) else float("nan"), plan.macs,
-                lost=int((first & ~own).sum()), won=int((own & ~first).sum()),
+                round(float(finite.mean()), 6) if len(finite) else float("nan"), plan.macs, lost, won,
             )
         )  # fmt: skip
     return rows
@@ -138,9 +138,14 @@ def _pairs(specs: Sequence[str], answers: "Sequence[Answers]") -> Iterable[list[
 
     said = list(zip(specs, (each.hits[:, 0] for each in answers)))
     for (first, right), (second, other) in itertools.combinations(said, 2):
-        alone, others = int((right & ~other).sum()), int((other & ~right).sum())
+        alone, others = _alone(right, other)
         p = stats.binomtest(alone, alone + others).pvalue if alone + others else 1.0
         yield [first, second, alone, others, f"{p:.4g}"]
+
+
+def _alone(hits: np.ndarray, others: np.ndarray) -> tuple[int, int]:
+    """Return how many images one alone has right, and the other alone."""
+    return int((hits & ~others).sum()), int((others & ~hits).sum())
 
 
 def _share(hits: np.ndarray) -> str:

@@ -49,13 +49,8 @@ def kept_of(plan, ids):
     return kept
 
 
-@pytest.mark.parametrize(
-    "spec",
-    [
-        pytest.param("1,2,3(30%,30%,30%,oracle)+fused", marks=pytest.mark.slow),
-        pytest.param("1(50%,oracle)+2;3(50%,oracle)+4", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", ["1,2,3(30%,30%,30%,oracle)+fused", "1(50%,oracle)+2;3(50%,oracle)+4"])
 def test_what_stays_is_what_the_oracle_attends_to(case, spec):
     """Logits and kept tokens by the reference, which differ from those of the network's own ranking."""
     student = network(case["student's file"], spec)
