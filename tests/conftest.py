@@ -1,5 +1,6 @@
 """Fixtures: the device, the two execution modes, small data sets."""
 
+import contextlib
 import gc
 import shutil
 import sys
@@ -22,11 +23,10 @@ def set_up_device():
 @pytest.fixture(params=["graph", "pynative"])
 def mode(request):
     """Run the test in both execution modes."""
-    import mindspore as ms
+    from tests.helpers.modes import pynative
 
-    ms.set_context(mode=ms.GRAPH_MODE if request.param == "graph" else ms.PYNATIVE_MODE)
-    yield request.param
-    ms.set_context(mode=ms.GRAPH_MODE)
+    with pynative() if request.param == "pynative" else contextlib.nullcontext():
+        yield request.param
 
 
 @pytest.fixture

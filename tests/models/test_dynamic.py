@@ -21,6 +21,7 @@ from src.weights.load import assign
 from src.weights.timm import from_timm
 from tests.helpers import reference, reference_lvvit
 from tests.helpers import reference_dynamicvit as told
+from tests.helpers.modes import pynative
 
 SPEC = "2,3(30%,40%,predictor)"
 SIZES = {"image_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 4, "num_heads": 4, "num_classes": 5,
@@ -58,10 +59,8 @@ def case(request):
 
 @pytest.fixture(autouse=True)
 def eager():
-    """Operators run one by one, but for what compiles: that is quicker for a single pass."""
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    yield
-    ms.set_context(mode=ms.GRAPH_MODE)
+    with pynative():
+        yield
 
 
 @pytest.mark.parametrize("mode", [ms.GRAPH_MODE, ms.PYNATIVE_MODE], ids=["graph", "pynative"])

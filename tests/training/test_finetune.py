@@ -10,7 +10,7 @@ from src.training.optimizer import learning_rates, peak_lr
 from tests.helpers.commands import ROOT, run_here
 from tests.helpers.configs import load
 
-SMALL = ["model.depth=4", "model.tokens=2(50%)+4", "runtime.fused_kernels=off", "train.report=false"]
+SMALL = ["model.depth=2", "model.tokens=1(50%)+2", "runtime.fused_kernels=off", "train.report=false"]
 
 
 def test_the_recipe_of_evit_is_what_its_code_does():
