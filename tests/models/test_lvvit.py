@@ -166,20 +166,20 @@ def test_a_fused_token_is_not_asked():
     """Of two fused tokens, one of which an earlier drop made, neither counts; patches that come back all do."""
     net = small("2,4(60%,60%)+fused")
     net.aux_head.weight.set_data(Tensor(np.full((5, 24), 0.1), ms.float32))
-    _, of_tokens, places = Heads(net)(images(32))
+    own, of_tokens, places = Heads(net)(images(32))
     places, largest = places.asnumpy(), of_tokens.asnumpy()[:, :, 0].argmax(1)
     assert (places[:, -1] == 17).all()
     assert (np.sort(places[:, :-1], axis=1) == places[:, :-1]).all()
     won = (places == 16).any(1)
     assert won.any(), "an earlier fused token wins in some image, or this shows less than it should"
     assert (places[np.arange(32), largest] > 15).any(), "a fused token would be the largest somewhere"
-    own, _, _ = Heads(net)(images(32))
     without = np.where(places[:, :, None] < 16, of_tokens.asnumpy(), -np.inf).max(1)
     assert np.abs(net(images(32)).asnumpy() - own.asnumpy() - 0.5 * without).max() < 1e-5
 
 
 @pytest.mark.slow
-def test_other_sizes_rankings_and_features():
+@pytest.mark.parametrize("mode", ["pynative"], indirect=True)
+def test_other_sizes_rankings_and_features(mode):
     """The same weights at another image size, under every ranking, and the tokens in the order of the grid."""
     net = small()
     pixels = Tensor(np.random.RandomState(0).standard_normal((2, 3, 24, 16)).astype(np.float32))

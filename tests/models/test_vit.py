@@ -271,7 +271,8 @@ class Encode(ms.nn.Cell):
         return self.net.encode(self.net.embed(x))[0]
 
 
-def test_features_stand_on_the_grid():
+@pytest.mark.parametrize("mode", ["pynative"], indirect=True)
+def test_features_stand_on_the_grid(mode):
     dense = small(image_size=(16, 24), depth=4)
     pixels = images(2, (16, 24))
     features = dense.features(pixels).asnumpy()
@@ -284,8 +285,9 @@ def test_features_stand_on_the_grid():
     assert (mask.asnumpy() == 1).all()
 
 
-@pytest.mark.parametrize("spec", ["2,4(50%,34%)+fused", pytest.param("<2(50%,norm)+3;4(50%)", marks=pytest.mark.slow)])
-def test_features_that_do_not_return_are_missing(spec):
+@pytest.mark.parametrize("mode", ["pynative"], indirect=True)
+@pytest.mark.parametrize("spec", ["2,4(50%,34%)+fused", "<2(50%,norm)+3;4(50%)"])
+def test_features_that_do_not_return_are_missing(mode, spec):
     """Each token that is left stands where its patch was; a fused token has no place."""
     net = small(spec, depth=4)
     features, mask = (array.asnumpy() for array in net.features_and_mask(images(2)))
