@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from src.experiments.paired import Rule
+from src.experiments.paired import Rule, margin
 from src.experiments.results import read_results, summarise
 from src.experiments.table import accuracy, difference, label, table, verdict
 from src.schedules import parse
@@ -57,7 +57,7 @@ def test_digits_are_all_rows_with_five_seeds():
 def test_the_readme_shows_the_evidence(readme):
     text = (ROOT / readme).read_text(encoding="utf-8")
     found = summaries(RECORDS / "2026-11-27-evidence/results.csv")
-    assert len(found) == 3
+    assert len(found) == 13
     for variant, own in found.items():
         cells = [label(variant), str(own.seeds), f"{own.cost:.2f}", accuracy(own), difference(own), verdict(own, RULE)]
         assert line(*cells) in text
@@ -65,7 +65,7 @@ def test_the_readme_shows_the_evidence(readme):
 
 @pytest.mark.parametrize(
     ("name", "trainings", "seeds"),
-    [("phases", "*-metrics.csv", [4] * 6), ("evidence", "*/seed*/metrics.csv", [6, 6, 3])],
+    [("phases", "*-metrics.csv", [4] * 6), ("evidence", "*/seed*/metrics.csv", [6, 6, *[3] * 11])],
 )
 def test_the_document_has_the_table_of_a_record(name, trainings, seeds):
     folder = RECORDS / f"2026-11-27-{name}"
@@ -78,6 +78,32 @@ def test_the_document_has_the_table_of_a_record(name, trainings, seeds):
     for variant, summary in found.items():
         row = next(row for row in written[0].splitlines() if row.startswith(f"| {label(variant)} |"))
         assert line(accuracy(summary), difference(summary)) in squeezed(row)
+
+
+def test_the_document_says_what_three_pairs_show():
+    found = {label(variant): own for variant, own in summaries(RECORDS / "2026-11-27-evidence/results.csv").items()}
+    three = {name: own for name, own in found.items() if own.seeds == 3}
+    means = {name: statistics.mean(own.differences) for name, own in three.items()}
+    bounds = {name: margin(own.differences) for name, own in three.items()}
+    assert [name for name, mean in means.items() if abs(mean) > bounds[name]] == ["random route"]
+    lost = sorted(-mean for name, mean in means.items() if "random " not in name)
+    spread = [statistics.stdev(own.differences) for own in three.values()]
+    sizes, both = three["sizes"], three["sizes and skip"]
+    said = " ".join(DOCUMENT.split())
+    for words in (
+        difference(found["random route"]),
+        f"blocks 2 to 11 it is {means['random blocks']:.2f}, with",
+        f"in the mean, by {lost[0]:.2f} to {lost[-1]:.2f} points",
+        f"end {-means['sizes']:.2f} and {-means['sizes and skip']:.2f} below it here,",
+        f"at {sizes.cost:.2f} and {both.cost:.2f} of the multiplications",
+        f"The dense tail ends {difference(found['dense tail'])}",
+        f"standard deviations of a difference are {min(spread):.2f} to {max(spread):.2f} points",
+    ):
+        assert words in said
+    for readme in ("README.md", "README_CN.md"):
+        text = (ROOT / readme).read_text(encoding="utf-8")
+        assert f"{-means['sizes and skip']:.2f}" in text
+        assert difference(both).split(" ", 1)[1] in text
 
 
 @pytest.mark.parametrize("trained", ["dense", "skip", "random"])
