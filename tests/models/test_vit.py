@@ -271,8 +271,7 @@ class Encode(ms.nn.Cell):
         return self.net.encode(self.net.embed(x))[0]
 
 
-@pytest.mark.parametrize("mode", ["pynative"], indirect=True)
-def test_features_stand_on_the_grid(mode):
+def test_features_stand_on_the_grid():
     dense = small(image_size=(16, 24), depth=4)
     pixels = images(2, (16, 24))
     features = dense.features(pixels).asnumpy()
