@@ -61,8 +61,13 @@ class Job:
         Raises:
             UserError: The folder's configuration is another one.
         """
-        if self.run.config.is_file() and _decisive(load(self.run.config)) != _decisive(self.config):
-            raise UserError(f"{self.run.path} was trained under another configuration; name another --output")
+        if not self.run.config.is_file():
+            return
+        trained = _decisive(load(self.run.config))
+        for key, value in _decisive(self.config).items():
+            if trained[key] != value:
+                raise UserError(f"{self.run.path} was trained under another configuration, {key}={trained[key]} and "
+                                f"not {value}; set it so, or name another --output")  # fmt: skip
 
     def start(self, cores: Sequence[int]) -> "subprocess.Popen[bytes]":
         """Start or resume the training in a process of its own, on these cores; none stands for all."""

@@ -166,7 +166,7 @@ def test_a_table_goes_on_and_does_nothing_twice(tmp_path, photos):
     )
     other = run_module("src.tools.table1", *options, "train.epochs=3", cwd=tmp_path)
     assert (other.returncode, other.stderr.count("\n")) == (2, 1)
-    assert "was trained under another configuration; name another --output" in other.stderr
+    assert "seed0 was trained under another configuration, train.epochs=2 and not 3; set it so, or name" in other.stderr
 
 
 def test_a_row_that_cannot_be_trained_is_refused_before_any_is(tmp_path):
