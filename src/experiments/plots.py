@@ -34,6 +34,7 @@ DISTINCT = (
 )  # Okabe and Ito, colour-blind safe
 ENTRIES = 24  # of a column of a legend beside a plot 5 inches high
 LINES = ("-", "--", "-.", ":")
+MARKED = 20  # evaluations of a curve, at most, that have markers
 
 
 def plot_accuracy(summaries: Sequence[Summary], path: Path) -> None:
@@ -80,21 +81,28 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def plot_curves(curves: Mapping[Variant, Sequence[Sequence[tuple[int, float]]]], path: Path) -> None:
-    """Draw top-1 by epoch as PNG, the mean over seeds with a band from the lowest to the highest.
+    """Draw top-1 by epoch as PNG, the mean over seeds.
+
+    A band from the lowest seed to the highest is left out where so many overlap that none can be seen.
 
     Args:
         curves: For each variant, for each seed, (epoch, top-1).
     """
     figure, axes = plt.subplots(figsize=(9.5, 5), layout="constrained")
-    for colour, (variant, seeds) in zip(_colours(len(curves)), curves.items()):
+    banded = max(map(len, curves.values())) > 1 and len(curves) <= len(DISTINCT)
+    styles = zip(itertools.cycle(DISTINCT), itertools.cycle(MARKERS[1:]), itertools.cycle(LINES))
+    for variant, seeds in curves.items():
+        colour, marker, line = ("black", "*", "-") if variant == DENSE else next(styles)
         epochs = [epoch for epoch, _ in seeds[0]]
         values = np.array([[top1 for _, top1 in seed] for seed in seeds])
-        axes.plot(epochs, values.mean(axis=0), color=colour, label=str(variant), linewidth=1.5)
-        axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.12, linewidth=0)
+        axes.plot(epochs, values.mean(axis=0), line, color=colour, marker=marker if len(epochs) <= MARKED else None,
+                  markersize=5, linewidth=1.5, label=str(variant))  # fmt: skip
+        if banded:
+            axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.12, linewidth=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch")
-    band = " (band: lowest to highest seed)" if max(map(len, curves.values())) > 1 else ", one seed"
-    axes.set_ylabel(f"top-1, %{band}")
+    several = "mean over seeds; band: lowest to highest" if banded else "mean over seeds"
+    axes.set_ylabel(f"top-1, % ({several if max(map(len, curves.values())) > 1 else 'one seed'})")
     axes.grid(alpha=0.3)
     _legend(figure)
     _save(figure, path)

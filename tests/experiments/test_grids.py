@@ -130,6 +130,19 @@ def test_names_beside_a_plot_fit_the_picture(tmp_path, monkeypatch, rows):
     assert fits == [True]
 
 
+@pytest.mark.parametrize(("rows", "bands"), [(7, 7), (8, 0)])
+def test_curves_can_be_told_apart(tmp_path, monkeypatch, rows, bands):
+    drawn = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: drawn.append(figure))
+    seeds = [[(1, 10.0), (2, 20.0)], [(1, 11.0), (2, 19.0)]]
+    variants = [Variant("none"), *(Variant(f"{block}(55%)+{block + 20}") for block in range(1, rows))]
+    plots.plot_curves(dict.fromkeys(variants, seeds), tmp_path / "curves.png")
+    (axes,) = drawn[0].axes
+    assert len({(line.get_color(), line.get_marker(), line.get_linestyle()) for line in axes.lines}) == rows
+    assert len(axes.collections) == bands
+    assert ("band" in axes.get_ylabel()) == bool(bands)
+
+
 def test_gains_are_the_measured_ones_where_there_are_any():
     differences, gains = dict.fromkeys(GRID, -0.5), {spec: math.sqrt(number) for number, spec in enumerate(GRID)}
     ideal, measured = panels(differences, gains, "dense", 50.0), panels(differences, gains, "dense", 50.0, True)
