@@ -106,8 +106,10 @@ class Experiment:
         """Forget the jobs that are not finished.
 
         Raises:
-            UserError: No dense training is among those that are.
+            UserError: There is no training, or no dense one is among those that are finished.
         """
+        if not any(job.run.path.is_dir() for job in self.jobs):
+            raise UserError(f"{self.output} has none of these trainings; name their folder with --output")
         self.jobs = [job for job in self.jobs if job.is_finished]
         if DENSE not in {job.variant for job in self.jobs}:
             raise UserError(f"no dense training is finished in {self.output}, and all others are compared with it")

@@ -116,7 +116,7 @@ CASES = [
     ("src.tools.table1", ["--specs", "none", "train.seed=3"], "train.seed differs between the trainings of an"),
     ("src.tools.table1", ["--specs", "none", "data.root=nowhere"], "nowhere is not a folder; set data.root"),
     ("src.tools.table1", ["--seeds", "0"], "argument --seeds: it must be 1 or more, not 0; see --help"),
-    ("src.tools.table1", ["--specs", "none", "--finished"], "no dense training is finished in"),
+    ("src.tools.table1", ["--specs", "none", "--finished"], "has none of these trainings; name their folder with"),
     ("src.tools.table1", ["--specs", "train.epochs=1"], "--specs names nothing; see --help"),
     ("train", ["model.backbone=lvvit", "token_labels.maps=nowhere"], "token_labels.maps nowhere: it is not a folder"),
     ("train", ["model.backbone=lvvit", "token_labels.maps=run"], "token_labels.maps run: it has no file labels.npy"),

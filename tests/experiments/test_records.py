@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from src.config import dump, load
+from src.errors import UserError
 from src.experiments.experiment import Experiment
 from src.experiments.paired import Rule
 from src.experiments.records import without_paths
@@ -80,6 +81,13 @@ def test_table_and_plots_can_be_made_of_a_record_again(tmp_path, output):
         assert (tmp_path / "again" / name).read_text() == (tmp_path / "kept" / name).read_text()
     found.draw()
     assert (tmp_path / "again/cost-curves.png").stat().st_size > 1000
+
+
+def test_without_a_dense_training_nothing_is_compared(tmp_path, output):
+    for seed in (0, 1):
+        cut(output / f"none/seed{seed}/metrics.csv")
+    with pytest.raises(UserError, match=r"no dense training is finished in .*out, and all others are compared with it"):
+        plan(output, tmp_path / "my data").keep_finished()
 
 
 def test_a_later_record_of_the_same_experiment_replaces_it_but_for_a_persons_words(tmp_path, output):
