@@ -74,10 +74,10 @@ def _test_note(groups: Sequence[Sequence[float]], rule: Rule) -> str:
     worse = " Worse: the same test shows a loss, and does not exclude that much." if some_worse else ""
     few = f" With fewer than {rule.pairs} pairs nothing is said." if fewest else ""
     return (
-        f"Not worse by {allowed}: a one-sided t test over pairs of one seed rejects a loss of {allowed} points of top-1"
-        f" or more with p < {paired.ALPHA}; nothing is corrected for the number of rows.{few}{worse} Where nothing"
-        f" is lost it shows that with a probability of {', '.join(powers)}{more} (standard deviation of a difference:"
-        f" {sd:.2f}, pooled)."
+        f"Not worse by {allowed}: a one-sided t test over pairs, dense and the row's training with the same seed,"
+        f" rejects a loss of {allowed} points of top-1 or more with p < {paired.ALPHA}; nothing is corrected for the"
+        f" number of rows.{few}{worse} Where nothing is lost it shows that with a probability of {', '.join(powers)}"
+        f"{more} (standard deviation of a difference: {sd:.2f}, pooled over the rows)."
     )
 
 
@@ -96,7 +96,7 @@ def verdict(found: Summary, rule: Optional[Rule]) -> str:
     if rule is None or not found.differences:
         return ""
     if len(found.differences) < rule.pairs:
-        return f"{len(found.differences)} of {rule.pairs} pairs"
+        return f"no verdict: {len(found.differences)} of {rule.pairs} pairs"
     return str(paired.not_worse(found.differences, rule.allowed))
 
 

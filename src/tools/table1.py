@@ -60,7 +60,7 @@ def _parser() -> cli.Parser:
     parser.add_argument(
         "--margin", type=cli.nonnegative_float, default=1.0, metavar="POINTS", help="loss of top-1 to be excluded (1.0)"
     )
-    parser.add_argument("--pairs", type=count, default=2, metavar="N", help="pairs of one seed that say anything (2)")
+    parser.add_argument("--pairs", type=count, default=2, metavar="N", help="fewest pairs with dense for a verdict (2)")
     parser.add_argument("--output", metavar="FOLDER", help="where to write (runs/table1-NAME)")
     parser.add_argument(
         "--jobs", type=count, default=1, metavar="N", help="trainings at a time, each on its part of the cores (1)"

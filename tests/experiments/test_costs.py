@@ -188,7 +188,7 @@ def test_without_a_second_seed_nothing_is_tested(tmp_path):
     found = experiment(tmp_path, seeds=1)
     found.write()
     text = found.table_file.read_text()
-    assert text.count("| 1 of 2 pairs |") == 3
+    assert text.count("| no verdict: 1 of 2 pairs |") == 3
     assert "p <" not in text
 
 
@@ -200,9 +200,9 @@ def test_fewer_pairs_than_the_rule_asks_for_have_an_interval_and_no_verdict(tmp_
     found = experiment(tmp_path / "more", seeds=3, pairs=6)
     found.write()
     text = found.table_file.read_text()
-    assert text.count("| 3 of 6 pairs |") == 3
+    assert text.count("| no verdict: 3 of 6 pairs |") == 3
     assert "(p " not in text
-    assert re.search(r"\| [+-]\d\.\d\d \([+-]\d\.\d\d to [+-]\d\.\d\d\) \| 3 of 6 pairs \|", text)
+    assert re.search(r"\| [+-]\d\.\d\d \([+-]\d\.\d\d to [+-]\d\.\d\d\) \| no verdict: 3 of 6 pairs \|", text)
     assert " With fewer than 6 pairs nothing is said. Where nothing is lost it shows that with a " in text
     assert re.search(r"\d+% with 3 pairs, \d+% with 6 pairs; 90% takes \d+ ", text)
 
