@@ -113,12 +113,23 @@ def test_the_document_says_what_rankings_are_worth(trained):
     assert len(folders) == 3
     rows = list(worth(folders))
     assert all(row in DOCUMENT for row in rows)
+    names = {"dense": "dense", "skip": "under `6(55%)+11`", "random": "under `6(55%,random)+11`"}
+    assert line(names[trained], *(f"{lead(folder):+.2f}" for folder in folders)) in DOCUMENT
+    if trained == "random":
+        worst = [f"{-min(map(float, row.split('|')[2:6])):.1f}" for row in rows[2:]]
+        assert f"at 55%\nthey lose {worst[0]} points at the worst, at 75% {worst[1]}." in DOCUMENT
     if trained == "dense":
         return
     for readme in ("README.md", "README_CN.md"):
         (said,) = re.findall(r"^3\. .*?(?=^4\. )", (ROOT / readme).read_text(encoding="utf-8"), re.M | re.S)
         numbers = re.findall(r"\d\.\d\d", said)
         assert (numbers[:4] if trained == "skip" else numbers[4:]) == re.findall(r"\d\.\d\d", rows[2])[:4]
+
+
+def lead(folder):
+    """Points of top-1 by which attention's ranking is ahead of chance, of the network of a folder, at 55%."""
+    top1 = {row["tokens"]: float(row["top1"]) for row in rows_of(folder / "evaluation.csv")}
+    return top1["6(55%)+11"] - top1["6(55%,random)+11"]
 
 
 def worth(folders):
