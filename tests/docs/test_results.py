@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from src.experiments.paired import Rule, margin
+from src.experiments.paired import Rule, margin, not_worse
 from src.experiments.results import read_results, summarise
 from src.experiments.table import accuracy, difference, label, table, verdict
 from src.schedules import parse
@@ -65,7 +65,7 @@ def test_the_readme_shows_the_evidence(readme):
 
 @pytest.mark.parametrize(
     ("name", "trainings", "seeds"),
-    [("phases", "*-metrics.csv", [4] * 6), ("evidence", "*/seed*/metrics.csv", [6, 6, *[3] * 11])],
+    [("phases", "*-metrics.csv", [4] * 6), ("evidence", "*/seed*/metrics.csv", [6, 6, 6, 3, 6, *[3] * 8])],
 )
 def test_the_document_has_the_table_of_a_record(name, trainings, seeds):
     folder = RECORDS / f"2026-11-27-{name}"
@@ -80,6 +80,31 @@ def test_the_document_has_the_table_of_a_record(name, trainings, seeds):
         assert line(accuracy(summary), difference(summary)) in squeezed(row)
 
 
+def test_the_document_says_what_six_pairs_show():
+    found = {label(variant): own for variant, own in summaries(RECORDS / "2026-11-27-evidence/results.csv").items()}
+    six = [own for own in found.values() if own.seeds == RULE.pairs and own.differences]
+    claim, other, chance = six
+    p = [f"{not_worse(own.differences, RULE.allowed).p:.2g}" for own in six]
+    ahead = [first - second for first, second in zip(chance.differences, claim.differences)]
+    mean, bound = statistics.mean(ahead), margin(ahead)
+    apart = f"{abs(mean):.2f} points {'above' if mean > 0 else 'below'} attention's"
+    interval = f"({mean - bound:+.2f} to {mean + bound:+.2f})"
+    said = " ".join(DOCUMENT.split())
+    for words in (
+        f"`6(55%)+11` {difference(claim)}, p = {p[0]};",
+        f"`4,7(30%,30%)+11` {difference(other)}, p = {p[1]};",
+        f"under a random ranking {difference(chance)}, p = {p[2]}:",
+        f"the random ranking: {difference(other)} and {difference(chance)};",
+        f"The random ranking ends {apart} {interval}",
+    ):
+        assert words in said
+    assert f"end {apart} {interval}" in " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    chinese = (ROOT / "README_CN.md").read_text(encoding="utf-8")
+    assert f"{'高' if mean > 0 else '低'} {abs(mean):.2f} 个百分点（{interval[1:-1]}）" in chinese
+    for readme in ("README.md", "README_CN.md"):
+        assert f"p = {p[1]}" in (ROOT / readme).read_text(encoding="utf-8")
+
+
 def test_the_document_says_what_three_pairs_show():
     found = {label(variant): own for variant, own in summaries(RECORDS / "2026-11-27-evidence/results.csv").items()}
     three = {name: own for name, own in found.items() if own.seeds == 3}
@@ -87,7 +112,7 @@ def test_the_document_says_what_three_pairs_show():
     bounds = {name: margin(own.differences) for name, own in three.items()}
     assert [name for name, mean in means.items() if abs(mean) > bounds[name]] == ["random route"]
     lost = sorted(-mean for name, mean in means.items() if "random " not in name)
-    spread = [statistics.stdev(own.differences) for own in three.values()]
+    spread = [statistics.stdev(own.differences) for own in found.values() if own.differences]
     sizes, both = three["sizes"], three["sizes and skip"]
     said = " ".join(DOCUMENT.split())
     for words in (
