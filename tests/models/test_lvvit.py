@@ -251,8 +251,8 @@ def test_targets_of_constant_maps_are_the_published_numbers():
     odds[five] = np.exp(np.arange(10, 5, -1.0))
     expected = (0.9 + 0.1 / 1000) * odds / odds.sum() + 0.1 / 1000  # on and off value of smoothing by 0.1
     assert np.round(expected[five], 6).tolist() == [0.556924, 0.204944, 0.075458, 0.027823, 0.010299]  # published
-    assert np.abs(whole - expected).max() < 2e-6  # exp of float32 is another one on another processor
-    assert np.abs(patches - expected).max() < 2e-6
+    assert np.abs(whole - expected).max() < 1e-6
+    assert np.abs(patches - expected).max() < 1e-6
 
 
 @pytest.mark.parametrize(
