@@ -1,7 +1,7 @@
 """The plots of an experiment."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
@@ -90,9 +90,7 @@ def plot_curves(curves: Mapping[Variant, Sequence[Sequence[tuple[int, float]]]],
     """
     figure, axes = plt.subplots(figsize=(9.5, 5), layout="constrained")
     banded = max(map(len, curves.values())) > 1 and len(curves) <= len(DISTINCT)
-    styles = zip(itertools.cycle(DISTINCT), itertools.cycle(MARKERS[1:]), itertools.cycle(LINES))
-    for variant, seeds in curves.items():
-        colour, marker, line = ("black", "*", "-") if variant == DENSE else next(styles)
+    for (colour, marker, line), (variant, seeds) in zip(_styles(curves), curves.items()):
         epochs = [epoch for epoch, _ in seeds[0]]
         values = np.array([[top1 for _, top1 in seed] for seed in seeds])
         axes.plot(epochs, values.mean(axis=0), line, color=colour, marker=marker if len(epochs) <= MARKED else None,
@@ -141,9 +139,7 @@ def plot_cost_curves(lines: Mapping[Variant, Sequence[Sequence[Spent]]], path: P
         lines: For each variant, for each seed, its epochs, with multiplications relative to the whole dense training.
     """
     figure, axes = plt.subplots(figsize=(9.5, 5), layout="constrained")
-    styles = zip(itertools.cycle(DISTINCT), itertools.cycle(MARKERS[1:]), itertools.cycle(LINES))
-    for variant, seeds in lines.items():
-        colour, marker, line = ("black", "*", "-") if variant == DENSE else next(styles)
+    for (colour, marker, line), (variant, seeds) in zip(_styles(lines), lines.items()):
         epochs = [epochs for epochs in zip(*seeds) if all(epoch.top1 is not None for epoch in epochs)]
         x = [np.median([epoch.macs for epoch in seeds_of_one]) for seeds_of_one in epochs]
         y = [np.median([epoch.top1 for epoch in seeds_of_one]) for seeds_of_one in epochs]
@@ -231,6 +227,13 @@ def plot_shares(lines: "Mapping[str, Mapping[float, Row]]", dense: "Optional[Row
     axes.grid(alpha=0.3)
     axes.legend(title="ranked by")
     _save(figure, path)
+
+
+def _styles(variants: Iterable[Variant]) -> Iterator[tuple[str, str, str]]:
+    """Yield colour, marker and line of each variant; the dense model is black."""
+    styles = zip(itertools.cycle(DISTINCT), itertools.cycle(MARKERS[1:]), itertools.cycle(LINES))
+    for variant in variants:
+        yield ("black", "*", "-") if variant == DENSE else next(styles)
 
 
 def _colours(number: int) -> np.ndarray:

@@ -24,6 +24,11 @@ def summaries(file):
     return summarise(read_results(file))
 
 
+def evidence():
+    """The rows of the evidence, by their label."""
+    return {label(variant): own for variant, own in summaries(RECORDS / "2026-11-27-evidence/results.csv").items()}
+
+
 def line(*cells):
     """A row of a table, or a part of it, in Markdown."""
     return squeezed(f"| {' | '.join(cells)} |")
@@ -81,7 +86,7 @@ def test_the_document_has_the_table_of_a_record(name, trainings, seeds):
 
 
 def test_the_document_says_what_six_pairs_show():
-    found = {label(variant): own for variant, own in summaries(RECORDS / "2026-11-27-evidence/results.csv").items()}
+    found = evidence()
     six = [own for own in found.values() if own.seeds == RULE.pairs and own.differences]
     claim, other, chance = six
     p = [f"{not_worse(own.differences, RULE.allowed).p:.2g}" for own in six]
@@ -106,7 +111,7 @@ def test_the_document_says_what_six_pairs_show():
 
 
 def test_the_document_says_what_three_pairs_show():
-    found = {label(variant): own for variant, own in summaries(RECORDS / "2026-11-27-evidence/results.csv").items()}
+    found = evidence()
     three = {name: own for name, own in found.items() if own.seeds == 3}
     means = {name: statistics.mean(own.differences) for name, own in three.items()}
     bounds = {name: margin(own.differences) for name, own in three.items()}
