@@ -10,7 +10,7 @@ images.json      number and names of the images, those left out, and the process
 phases.md        the phases: epochs, schedule, image size, multiply-accumulates, and what the whole run gains by them
 metrics.csv      a row an epoch
 train.log        the training's log
-environment.json hardware and versions of each start of the training
+environment.json hardware, versions and the code's commit, of each start of the training
 report.html      the run as a page (`train.report`, or `python -m src.tools.report`)
 tensorboard/     events for TensorBoard (`train.tensorboard`)
 checkpoints/     last.ckpt (all that a resume needs), previous.ckpt (the one before), best.ckpt (the weights to use),

@@ -1,22 +1,26 @@
-"""Hardware and versions, without which no figure is given, and the cores to compute on."""
+"""Hardware, versions and commit, without which no figure is given, and the cores to compute on."""
 
 import os
 import platform
+import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from src.config import Config
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 def environment(config: Config) -> dict[str, object]:
-    """Return hardware, the settings that decide its speed, versions and the date; MindSpore must be set up."""
+    """Return hardware, the settings that decide its speed, versions, commit and date; MindSpore must be set up."""
     import mindcv
     import mindspore as ms
     import numpy as np
 
+    cores = len(_cores()) or os.cpu_count()
     return {
-        "hardware": f"{_processor()}, {len(_cores()) or os.cpu_count()} cores",
+        "hardware": f"{_processor()}, {cores} {'core' if cores == 1 else 'cores'}",
         "device": config.runtime.device_target,
         "fused_kernels": bool(ms.get_context("enable_graph_kernel")),
         "precision": config.train.amp_level,
@@ -25,6 +29,7 @@ def environment(config: Config) -> dict[str, object]:
         "mindspore": ms.__version__,
         "mindcv": mindcv.__version__,
         "numpy": np.__version__,
+        "code": commit(ROOT),
         "date": time.strftime("%Y-%m-%d"),
     }
 
@@ -47,9 +52,22 @@ def memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def commit(folder: Path) -> str:
+    """Return the git commit of a folder, with "-dirty" if its files are not those of the commit; else "unknown"."""
+    describe = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):  # no git, no repository, or another user's
+        return "unknown"
+
+
 def _processor() -> str:
-    names = [line.partition(":")[2].strip() for line in cpuinfo().splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    """Return the processor's name and its widest vectors, which a virtual machine's name does not tell."""
+    lines = [line.partition(":") for line in cpuinfo().splitlines()]
+    told = {key.strip(): value.strip() for key, _, value in reversed(lines)}  # the first processor's
+    flags = told.get("flags", "").split()
+    vectors = " (AVX-512)" if "avx512f" in flags else " (AVX2)" if "avx2" in flags else ""
+    return f"{told.get('model name') or platform.processor() or platform.machine()}{vectors}"
 
 
 def share_cores(number: int) -> list[list[int]]:
