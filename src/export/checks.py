@@ -6,19 +6,21 @@ from pathlib import Path
 
 from src.config import Config
 from src.errors import UserError
+from src.runtime.environment import memory
 from src.schedules import Geometry, Schedule, parse, resolve
 from src.schedules.notation import refuse_oracle
 
 
-def check(config: Config, output: Path, suffix: str, largest: int) -> None:
+def check(config: Config, batch_size: int, output: Path, suffix: str, largest: int) -> None:
     """Refuse a file that cannot be written, or a network that is none to deploy.
 
     Args:
+        batch_size: Images of a batch of the file; 0 for any number.
         suffix: What the file's name must end in.
         largest: Bytes of weights that one file of the format can hold.
 
     Raises:
-        UserError: Either is so.
+        UserError: Either is so, or a batch does not fit into the memory in which the file is verified.
     """
     if output.suffix != suffix:
         raise UserError(f"--output {output} must end in {suffix}")
@@ -32,7 +34,10 @@ def check(config: Config, output: Path, suffix: str, largest: int) -> None:
             f"{geometry.parameters:,} parameters are more than the {largest // 10**9} GB that one file holds as"
             f" {suffix[1:]}"
         )
-    refuse_for_training(resolve(parse(config.model.tokens), geometry).schedule)
+    plan = resolve(parse(config.model.tokens), geometry)
+    refuse_for_training(plan.schedule)
+    if 4 * batch_size * max(plan.tokens_out) * geometry.mlp_dim > memory():  # the MLP of one block alone, in float32
+        raise UserError(f"a batch of {batch_size:,} images takes more than this machine's memory; lower --batch_size")
 
 
 def refuse_for_training(schedule: Schedule) -> None:
