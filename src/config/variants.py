@@ -34,6 +34,7 @@ VARIANTS: Mapping[str, Mapping[str, Union[int, float, str]]] = {
 # what backbones differ in beside their sizes, for whoever builds them or writes them to a file
 NORM_EPSILON = {"vit": 1e-6, "lvvit": 1e-5}  # of every LayerNorm, as timm's ViT and LV-ViT's code
 PREDICTOR_EPSILON = 1e-5  # of a predictor's LayerNorm, as PyTorch's
+BATCH_NORM_EPSILON = 1e-5  # of LV-ViT's stem, as PyTorch's
 TOKENS_SHARE = 0.5  # of the patch tokens' largest logits in those of LV-ViT
 
 

@@ -11,7 +11,7 @@ from typing import Optional
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
-from src.config.variants import NORM_EPSILON
+from src.config.variants import BATCH_NORM_EPSILON, NORM_EPSILON
 from src.errors import UserError
 
 ACTIVATIONS = ("gelu_tanh", "gelu_erf")
@@ -134,8 +134,8 @@ class OwnTypeBatchNorm(nn.Cell):
         self.moving_variance = Parameter(ops.ones((channels,), ms.float32), name="moving_variance", requires_grad=False)
         self.gamma = Parameter(ops.ones((channels,), ms.float32), name="gamma")
         self.beta = Parameter(ops.zeros((channels,), ms.float32), name="beta")
-        self.learn = ops.BatchNorm(is_training=True, epsilon=1e-5, momentum=0.1)
-        self.apply_norm = ops.BatchNorm(is_training=False, epsilon=1e-5)
+        self.learn = ops.BatchNorm(is_training=True, epsilon=BATCH_NORM_EPSILON, momentum=0.1)
+        self.apply_norm = ops.BatchNorm(is_training=False, epsilon=BATCH_NORM_EPSILON)
 
     def construct(self, x: Tensor) -> Tensor:
         norm = self.learn if self.training else self.apply_norm

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from src.config.variants import TOKENS_SHARE
+from src.config.variants import BATCH_NORM_EPSILON, TOKENS_SHARE
 from src.export.onnx import vit
 from src.export.onnx.tokens import LOWEST_FLOAT16, follow
 from src.schedules import Geometry
@@ -17,7 +17,6 @@ from src.schedules import Geometry
 if TYPE_CHECKING:
     from onnx_ir import Value
 
-BATCH_NORM_EPSILON = 1e-5
 STRIDES = {"conv1": 2, "conv2": 1, "conv3": 1}
 
 
