@@ -1,7 +1,7 @@
 """What an export refuses before it needs a tensor."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from src.config import Config
@@ -11,23 +11,24 @@ from src.schedules import Geometry, Schedule, parse, resolve
 from src.schedules.notation import refuse_oracle
 
 
-def check(config: Config, batch_size: int, output: Path, suffix: str, largest: int) -> None:
-    """Refuse a file that cannot be written, or a network that is none to deploy.
+def check(config: Config, outputs: Mapping[int, Path], suffix: str, largest: int) -> None:
+    """Refuse files that cannot be written, or a network that is none to deploy.
 
     Args:
-        batch_size: Images of a batch of the file; 0 for any number.
-        suffix: What the file's name must end in.
+        outputs: The file of each batch size; 0 for any number.
+        suffix: What a file's name must end in.
         largest: Bytes of weights that one file of the format can hold.
 
     Raises:
-        UserError: Either is so, or a batch does not fit into the memory in which the file is verified.
+        UserError: Either is so, or a batch does not fit into the memory in which its file is verified.
     """
-    if output.suffix != suffix:
-        raise UserError(f"--output {output} must end in {suffix}")
-    if not output.parent.is_dir():
-        raise UserError(f"--output {output}: the folder {output.parent} does not exist")
-    if not os.access(output.parent, os.W_OK | os.X_OK):
-        raise UserError(f"--output {output}: {output.parent}: this user may not write there; name another folder")
+    for output in outputs.values():
+        if output.suffix != suffix:
+            raise UserError(f"--output {output} must end in {suffix}")
+        if not output.parent.is_dir():
+            raise UserError(f"--output {output}: the folder {output.parent} does not exist")
+        if not os.access(output.parent, os.W_OK | os.X_OK):
+            raise UserError(f"--output {output}: {output.parent}: this user may not write there; name another folder")
     geometry = Geometry.from_config(config.model)
     if 4 * geometry.parameters > largest:
         raise UserError(
@@ -36,8 +37,9 @@ def check(config: Config, batch_size: int, output: Path, suffix: str, largest: i
         )
     plan = resolve(parse(config.model.tokens), geometry)
     refuse_for_training(plan.schedule)
-    if 4 * batch_size * max(plan.tokens_out) * geometry.mlp_dim > memory():  # the MLP of one block alone, in float32
-        raise UserError(f"a batch of {batch_size:,} images takes more than this machine's memory; lower --batch_size")
+    images = max(outputs)
+    if 4 * images * max(plan.tokens_out) * geometry.mlp_dim > memory():  # the MLP of one block alone, in float32
+        raise UserError(f"a batch of {images:,} images takes more than this machine's memory; lower --batch_size")
 
 
 def refuse_for_training(schedule: Schedule) -> None:

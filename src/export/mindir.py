@@ -42,8 +42,7 @@ def export_checkpoint(
         UserError: The checkpoint does not fit the configuration, or the output cannot be written.
         RunError: A file computes something else; it is not kept.
     """
-    for batch_size, output in outputs.items():
-        check(config, batch_size, output, ".mindir", LARGEST)
+    check(config, outputs, ".mindir", LARGEST)
     device.check_settings(config.runtime.device_target)
     checkpoint = read_checkpoint(path)
     config = checkpoint.fill_in(config)

@@ -18,9 +18,8 @@ def environment(config: Config) -> dict[str, object]:
     import mindspore as ms
     import numpy as np
 
-    cores = len(_cores()) or os.cpu_count()
     return {
-        "hardware": f"{_processor()}, {cores} {'core' if cores == 1 else 'cores'}",
+        "hardware": f"{_processor()}, {len(_cores()) or os.cpu_count()} cores",
         "device": config.runtime.device_target,
         "fused_kernels": bool(ms.get_context("enable_graph_kernel")),
         "precision": config.train.amp_level,
@@ -63,11 +62,11 @@ def commit(folder: Path) -> str:
 
 def _processor() -> str:
     """Return the processor's name and its widest vectors, which a virtual machine's name does not tell."""
-    lines = [line.partition(":") for line in cpuinfo().splitlines()]
-    told = {key.strip(): value.strip() for key, _, value in reversed(lines)}  # the first processor's
-    flags = told.get("flags", "").split()
-    vectors = " (AVX-512)" if "avx512f" in flags else " (AVX2)" if "avx2" in flags else ""
-    return f"{told.get('model name') or platform.processor() or platform.machine()}{vectors}"
+    facts = cpuinfo()
+    names = [line.partition(":")[2].strip() for line in facts.splitlines() if line.startswith("model name")]
+    words = facts.split()
+    vectors = " (AVX-512)" if "avx512f" in words else " (AVX2)" if "avx2" in words else ""
+    return f"{names[0] if names else platform.processor() or platform.machine()}{vectors}"
 
 
 def share_cores(number: int) -> list[list[int]]:

@@ -34,8 +34,7 @@ def export_checkpoint(config: Config, path: Path, outputs: Mapping[int, Path], f
         UserError: The checkpoint does not fit the configuration, the output cannot be written, or a package is missing.
         RunError: A file computes something else; it is not kept.
     """
-    for batch_size, output in outputs.items():
-        check(config, batch_size, output, ".onnx", LARGEST)
+    check(config, outputs, ".onnx", LARGEST)
     device.check_settings(config.runtime.device_target)
     _check_packages()
     checkpoint = read_checkpoint(path)
