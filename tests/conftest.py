@@ -18,6 +18,8 @@ from src.runtime import device
 @pytest.fixture(autouse=True, scope="session")
 def set_up_device():
     device.set_up("CPU", fused_kernels="off")
+    gc.collect()
+    gc.freeze()  # what libraries have made, a third of a million objects: `collect` need not walk through them
 
 
 @pytest.fixture(params=["graph", "pynative"])

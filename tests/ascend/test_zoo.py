@@ -83,7 +83,7 @@ def test_a_convolution_takes_its_multiplications_and_so_do_its_gradients():
         assert estimate([node])[name] == pytest.approx(expected)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_command_counts_bytes_without_a_class_of_mindcvs_and_estimates_times():
     done = run_module("src.tools.ascend_check", "--bytes", "--specs", "none", "1(50%)+fused", *QUICK)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -88,7 +88,7 @@ def test_timms_pipeline_wants_what_it_knows(tmp_path, photos, monkeypatch):
             data.measure_data(load(file, [override]), rounds=1, rate=500, peers=["timm"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_short_run(tmp_path):
     done = run_module(
         "src.tools.benchmark",

@@ -337,7 +337,7 @@ def test_what_a_configuration_left_open_and_what_the_data_lacks_is_said(tmp_path
     assert outputs in caplog.text
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_torture_of_four_phases_in_short(tmp_path, monkeypatch):
     """The second trial is the one that is killed at a border."""
     monkeypatch.chdir(tmp_path)

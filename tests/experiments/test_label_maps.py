@@ -143,7 +143,7 @@ def test_a_training_refuses_maps_that_are_not_of_its_images_before_it_starts(tmp
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_network_that_was_trained_on_digits_labels_those_of_another(tmp_path):
     """The maps of a trained network agree with the labels more often than chance would."""
     tiny = [

@@ -146,7 +146,7 @@ def test_outputs_that_cannot_be_written_are_refused(trained, tmp_path):
         mindir.export_checkpoint(config, checkpoint, {1: tmp_path / "no" / "out.mindir"}, Form(), 1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_wherever_a_call_fails_the_file_is_whole(tmp_path):
     """Each call that touches the folder fails in one of four ways: one line, and the file is whole, old or new."""
     config, output = Config(model=replace(hostile.MODEL, depth=1)), tmp_path / "out.mindir"

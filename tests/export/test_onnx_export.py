@@ -186,7 +186,7 @@ def test_wherever_a_call_fails_the_file_is_whole(case, known, tmp_path):
     check_each_call(lambda: export(case, tmp_path / "a.onnx"), tmp_path, {output.name}, check, more_than=5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_digits_are_the_same_to_the_network_mindir_and_onnx(tmp_path, capsys):
     """All 360 that are held out, by a trained network, under a schedule that drops twice and fuses."""
     arguments = ["--config", ROOT / "configs/quickstart.yaml", "train.epochs=1", "data.workers=1", "run.dir=run"]

@@ -42,7 +42,7 @@ def test_a_mindir_of_lvvit_computes_the_network_and_tells_what_it_keeps(tmp_path
     assert f"for {target}, largest difference" in capsys.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", CASES)
 def test_one_network_in_three_files_predicts_the_same_and_is_drawn(tmp_path, name):
     saved(tmp_path, name, CASES[name])

@@ -80,7 +80,7 @@ def test_two_processes_train_as_one(one_and_two):
     assert np.abs(two["weights"] - one["weights"]).max() < 1e-5
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_of_two_batches_an_update_train_as_one_of_one(one_and_two, colours, tmp_path):
     one, _ = one_and_two
     four = train_as(2, colours, tmp_path, accumulate=2)
@@ -159,7 +159,7 @@ def test_a_sum_is_one_operator_however_often_it_is_asked_for(monkeypatch):
     assert made == ["operator"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_process_that_dies_ends_the_job_and_the_run_goes_on(colours, tmp_path):
     file = tmp_path / "config.yaml"
     file.write_text(

@@ -28,7 +28,7 @@ def two(tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_signals_one_after_the_other_stop_both_at_one_step(two, monkeypatch):
     """The second comes when the first rank is about to stop or to end; rank 0 alone says how to resume."""
     monkeypatch.chdir(two)
@@ -48,7 +48,7 @@ def test_signals_one_after_the_other_stop_both_at_one_step(two, monkeypatch):
     check(run, two / "whole")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_launches_train_as_one(two, monkeypatch):
     """As on two machines.
 
@@ -63,7 +63,7 @@ def test_two_launches_train_as_one(two, monkeypatch):
     check(two / "run2", two / "whole")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_no_rank_waits_long_for_anothers_look(two, monkeypatch):
     """One rank looks at its images for 37 s, and no wait of the other reaches the 20 s that it may take here."""
     monkeypatch.chdir(two)

@@ -79,7 +79,7 @@ def test_learning_rate_and_steps_are_those_of_the_large_batch(tmp_path):
     assert learning_rates(small, 5) == learning_rates(large, 5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_has_the_steps_and_images_of_the_large_batch_and_resumes_exactly(tmp_path, photos):
     """18 images: three updates of two batches of three an epoch; stopped after the second update of the last epoch."""
     common = [f"data.root={photos}", "train.epochs=2", "model.tokens=none", "run.save_every_steps=1", *RECIPE]
@@ -101,7 +101,7 @@ def test_a_run_has_the_steps_and_images_of_the_large_batch_and_resumes_exactly(t
     check_same(run(parts, tmp_path, "stopped", resume=True), whole)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_of_small_batches_ends_as_that_of_the_large_one(tmp_path, photos):
     common = [f"data.root={photos}", "train.epochs=2", "model.tokens=2(50%)+4", *RECIPE]
     one = run(make_config(tmp_path, *common, "data.batch_size=6"), tmp_path, "one")

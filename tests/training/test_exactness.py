@@ -107,7 +107,7 @@ LVVIT = ["model.backbone=lvvit", "token_labels.mix_alpha=1.0", "train.ema_decay=
          "model.drop_path_rate=0.2", "train.epochs=2", "train.warmup_dense_epochs=0"]  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_lvvit_ends_equal_with_its_moving_averages_alone(tmp_path, photos):
     made = whole_and_stopped(tmp_path, photos, LVVIT)
     resume_without(without_nothing, made)

@@ -25,7 +25,7 @@ def test_the_recipe_of_evit_is_what_its_code_does():
     assert (config.model.drop_path_rate, config.optimizer.weight_decay, config.train.ema_decay) == (0, 1e-6, 0.99996)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_digits_go_over_to_even_and_odd_at_another_size(tmp_path):
     """From a run and from its converted file; from random weights the same training is far worse."""
     quick = ["--config", ROOT / "configs/quickstart.yaml", *SMALL, "train.epochs=10", "train.warmup_dense_epochs=0"]

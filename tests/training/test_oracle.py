@@ -58,7 +58,7 @@ def test_every_weight_of_the_network_is_trained_and_none_of_the_oracle(tmp_path)
     assert all((after[name] != started[name]).any() for name in network)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_says_what_its_oracle_costs_resumes_exactly_and_another_oracle_gives_another(tmp_path, photos, caplog):
     caplog.set_level(logging.INFO, logger="skipvit")
     files = {seed: write_oracle(tmp_path, seed) for seed in (1, 2)}

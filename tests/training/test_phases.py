@@ -66,7 +66,7 @@ def test_a_run_that_is_killed_at_a_border_or_beside_it_ends_as_one_that_is_not(t
     check_same(run(config, tmp_path, "killed", resume=True), whole)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_list_of_two_trains_as_a_dense_warm_up(tmp_path, photos):
     sugar = make_config(tmp_path, f"data.root={photos}", *SMALL, "model.tokens=1(50%)+2")
     listed = make_config(

@@ -200,7 +200,7 @@ def test_a_teacher_of_other_classes_is_refused(tmp_path, photos):
         commands.train(config, "test", False)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_resumes_exactly_says_what_its_teacher_costs_and_is_evaluated_under_any_schedule(
     tmp_path, photos, caplog
 ):

@@ -69,7 +69,7 @@ class KilledError(Exception):
     pass
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_board_changes_nothing_and_a_resume_doubles_nothing(tmp_path, config, monkeypatch):
     """Killed where the points of an epoch are written and its checkpoint is not, and again between two steps."""
     without = run(config, tmp_path, "without")
