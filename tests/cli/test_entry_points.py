@@ -54,6 +54,7 @@ def test_train_leaves_a_run_folder(trained):
     assert "\r" not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_fused_kernels_leave_nothing_in_the_working_directory(tmp_path, photos):
     options = [f"data.root={photos}", "data.batch_size=18", "train.epochs=1", "train.warmup_dense_epochs=0"]
     tiny = ["model.depth=3", "model.embed_dim=16", "model.num_heads=2", "model.tokens=1(50%)+3"]

@@ -146,6 +146,7 @@ def test_a_run_is_named_by_where_it_is_below_runs(tmp_path, monkeypatch):
     assert RunFolder("elsewhere/a").name == "a"
 
 
+@pytest.mark.slow
 def test_several_schedules_and_checkpoints_on_files(trained, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(trained)
     folder = trained / "data/digits/val/3"

@@ -18,7 +18,7 @@ from src.weights import load_timm
 from tests.helpers import reference
 from tests.helpers.commands import SHARED
 
-SPECS = ["none", "6(55%)+11", "4,7(30%,30%)+10", "6(45%)+fused", "4,7,10(30%,30%,30%)+fused", "6(55%)", "2(90%)+3"]
+TWICE, FUSED = "4,7(30%,30%)+10", "4,7,10(30%,30%,30%)+fused"
 SIZES = {"image_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 12, "num_heads": 4, "num_classes": 5}
 
 
@@ -36,9 +36,9 @@ def case(tmp_path_factory):
 @pytest.mark.parametrize(
     ("spec", "score"),
     [
-        ("4,7,10(30%,30%,30%)+fused", "mean"),
-        pytest.param("4,7(30%,30%)+10", "cls", marks=pytest.mark.slow),
-        pytest.param("4,7(30%,30%)+10", "mean", marks=pytest.mark.slow),
+        (FUSED, "mean"),
+        pytest.param(TWICE, "cls", marks=pytest.mark.slow),
+        pytest.param(TWICE, "mean", marks=pytest.mark.slow),
         pytest.param("none", "cls", marks=pytest.mark.slow),
     ],
 )
@@ -70,8 +70,9 @@ def network(path, spec, act="gelu_erf"):
 @pytest.mark.parametrize(
     ("spec", "act"),
     [
-        *((spec, "erf") for spec in SPECS[1:5]),
-        pytest.param("6(55%)", "erf", marks=pytest.mark.slow),
+        ("6(55%)+11", "erf"),
+        (FUSED, "erf"),
+        *(pytest.param(spec, "erf", marks=pytest.mark.slow) for spec in (TWICE, "6(45%)+fused", "6(55%)")),
         pytest.param("2(90%)+3", "tanh", marks=pytest.mark.slow),
     ],
 )
@@ -119,7 +120,9 @@ ROUTES = [
 ]
 
 
-@pytest.mark.parametrize("spec", [ROUTES[2], *(pytest.param(spec, marks=pytest.mark.slow) for spec in ROUTES)])
+@pytest.mark.parametrize(
+    "spec", [pytest.param(spec, marks=() if spec == ROUTES[2] else pytest.mark.slow) for spec in ROUTES]
+)
 def test_routes(case, spec):
     """Logits and kept tokens by the reference, given the same random numbers; another draw gives others."""
     weights, path, images = case
@@ -155,8 +158,8 @@ def test_without_a_class_token_the_head_reads_the_mean(case, tmp_path, spec):
 @pytest.mark.parametrize(
     "spec",
     [
-        SPECS[4],
-        *(pytest.param(spec, marks=pytest.mark.slow) for spec in (SPECS[2], ROUTES[0], ROUTES[2], ROUTES[5])),
+        FUSED,
+        *(pytest.param(spec, marks=pytest.mark.slow) for spec in (TWICE, ROUTES[0], ROUTES[2], ROUTES[5])),
     ],
 )
 def test_gradients_along_random_directions(case, spec):
@@ -190,7 +193,7 @@ def test_gradients_along_random_directions(case, spec):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("spec", ["4,7(30%,30%)+10", "<2(50%,norm)+5;6..7(50%)+next"])
+@pytest.mark.parametrize("spec", [TWICE, "<2(50%,norm)+5;6..7(50%)+next"])
 def test_logits_places_and_gradients_with_fused_kernels(fused, case, spec):
     weights, path, images = case
     net = network(path, spec)
@@ -216,9 +219,7 @@ def test_logits_places_and_gradients_with_fused_kernels(fused, case, spec):
         assert error < 1e-3 * np.abs(other.asnumpy()).max() + 1e-5, parameter.name
 
 
-@pytest.mark.parametrize(
-    "spec", ["4,7,10(30%,30%,30%)+fused", pytest.param("4,7,10(30%,30%,30%)", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("spec", [FUSED, pytest.param("4,7,10(30%,30%,30%)", marks=pytest.mark.slow)])
 def test_evits_own_class(case, spec):
     """What `EViT` of youweiliang/evit (5ca95a7) computed of these weights and 4 images, in PyTorch 2.14 and float32.
 
