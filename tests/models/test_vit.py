@@ -82,7 +82,7 @@ def test_no_schedule_adds_a_parameter():
     ("spec", "pool"),
     [
         ("4,7,10(30%,30%,30%)+fused", "cls"),
-        ("<2..4(50%,random)+next;6(50%)+11", "cls"),
+        pytest.param("<2..4(50%,random)+next;6(50%)+11", "cls", marks=pytest.mark.slow),
         pytest.param("<2(50%,centre)+4;6(50%,received)", "avg", marks=pytest.mark.slow),
         pytest.param("4,7(30%,30%)+10", "distilled", marks=pytest.mark.slow),
     ],
