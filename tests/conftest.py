@@ -18,8 +18,6 @@ from src.runtime import device
 @pytest.fixture(autouse=True, scope="session")
 def set_up_device():
     device.set_up("CPU", fused_kernels="off")
-    gc.collect()
-    gc.freeze()  # what libraries have made, a third of a million objects: `collect` need not walk through them
 
 
 @pytest.fixture(params=["graph", "pynative"])
@@ -38,6 +36,13 @@ def fused(monkeypatch, tmp_path):
     device.set_up("CPU", fused_kernels="on")
     yield
     device.set_up("CPU", fused_kernels="off")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def freeze():
+    """Spare `collect` the walk through what imported libraries have made, a third of a million objects."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

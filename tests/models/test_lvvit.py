@@ -177,7 +177,7 @@ def test_a_fused_token_is_not_asked():
     assert np.abs(net(images(32)).asnumpy() - own.asnumpy() - 0.5 * without).max() < 1e-5
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["pynative"], indirect=True)
 def test_other_sizes_rankings_and_features(mode):
     """The same weights at another image size, under every ranking, and the tokens in the order of the grid."""
